@@ -1,0 +1,324 @@
+"""The daily assets: what each stage reads, which pure function it calls, which verdicts it hands to `publish`.
+
+A step gets a range of days, often one, and there is no second code path for either. `Days` is that range.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import pandas as pd
+
+from ml_assets.orchestration.partitions import case_days, days_back
+from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
+from ml_assets.orchestration.publish import Event, Made, check_spec, publish, table_schema
+from ml_assets.orchestration.store import Store
+from ml_assets.sources.files import PROVENANCE
+from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
+from ml_assets.stages.clean import accounting_findings, clean
+from ml_assets.stages.quality import Finding, Verdict, audit
+from ml_assets.storage.tables import Tables
+from ml_assets.use_case import WHOLE, Column, Day, DType, Table, UseCase, shift
+
+SOURCE_COLUMNS = (
+    Column(name="source_file", dtype=DType.STRING, description="where the row was delivered"),
+    Column(name="source_row", dtype=DType.INT64, description="its row there, from 1, without the header", minimum=1),
+)
+VERSION_COLUMN = Column(name="source_version", dtype=DType.STRING, description="hash of what was delivered")
+REJECTED_COLUMNS = (
+    *SOURCE_COLUMNS,
+    Column(name="reason", dtype=DType.STRING),
+    Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
+)
+Findings = Mapping[Day, Sequence[Finding]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Days:
+    """The days that a step was asked for, and what it may read."""
+
+    case: UseCase
+    store: Store
+    tables: Tables
+    asked: list[Day]
+    inputs: dict[Day, str]
+    held_back: dict[Day, str]
+    log: Callable[[str], None]
+
+    @property
+    def ready(self) -> list[Day]:
+        """The days that can be made."""
+        return list(self.inputs)
+
+    def around(self, table: str, *, back: int = 0, ahead: int = 0) -> pd.DataFrame:
+        """Rows of the ready days and of days around them, as far as they are published."""
+        wanted = {shift(day, offset) for day in self.ready for offset in (range(-back, ahead + 1))}
+        return self.tables.read(table, set(self.tables.ledger(table)) & wanted)
+
+
+Stage = Callable[[Days], Iterator[Made]]
+
+
+def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
+    """Rows as delivered, with the file, row and version they came from."""
+    check = "every_delivered_row_arrived"
+
+    def make(days: Days) -> Iterator[Made]:
+        batch = table.source(os.environ).read(days.ready)
+        rows = ingest.ingested(batch, days.ready)
+        columns = tuple(_raw_column(str(name)) for name in rows.columns if name != "day")
+        verdicts = audit(
+            rows, days=days.ready, columns=columns, key=["source_file", "source_row"], also=ingest.delivery_findings(batch, table, days.ready)
+        )
+        days.log(f"{len(rows):,} rows read for {len(days.ready)} days, {len(batch.problems)} of them with problems")
+        yield Made(table=table.raw_name, rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
+
+    specs = {table.raw_name: {check: "The source could be read, and every row that it counts is here, once."}}
+    return _stage(case, make, specs, recipe=table.raw_name, kinds={"csv", "deltalake"}, daily=table.daily, group="raw")
+
+
+def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
+    """Typed, repaired rows without duplicates; what cannot be repaired goes to the rejected table, with the reason."""
+    contract, account = f"{table.name}_keep_the_contract", "every_row_is_accounted_for"
+    columns = (*table.columns, *SOURCE_COLUMNS)
+
+    def make(days: Days) -> Iterator[Made]:
+        raw = days.tables.read(table.raw_name, days.ready)
+        cleaned = clean(raw, table)
+        days.log(f"{len(raw):,} rows in, {len(cleaned.rows):,} out, {len(cleaned.rejected):,} rejected")
+        verdicts = audit(cleaned.rows, days=days.ready, columns=table.columns, key=table.key, ranges=table.expectations)
+        counts = raw["day"].value_counts().reindex(days.ready, fill_value=0)
+        found = accounting_findings(raw, cleaned, table, days.ready)
+        accounts = {day: Verdict(day=day, rows=int(counts[day]), findings=tuple(found[day])) for day in days.ready}
+        yield Made(
+            table=table.name,
+            rows=cleaned.rows,
+            columns=columns,
+            inputs=days.inputs,
+            checks={contract: verdicts, account: accounts},
+            held_back=days.held_back,
+        )
+        yield Made(table=table.rejected_name, rows=cleaned.rejected, columns=REJECTED_COLUMNS, inputs=days.inputs, held_back=days.held_back)
+
+    specs = {
+        table.name: {
+            contract: "Types, missing values, ranges, allowed values and keys are as the schema says; figures of the day are usual.",
+            account: f"Rows in = rows out + rejected, and at most {table.max_rejected_share:.0%} are rejected.",
+        },
+        table.rejected_name: {},
+    }
+    schemas = {table.name: columns, table.rejected_name: REJECTED_COLUMNS}
+    return _stage(case, make, specs, recipe=table.name, kinds={"pandas", "deltalake"}, schemas=schemas, daily=table.daily, group="clean")
+
+
+def labels_asset(case: UseCase) -> dg.AssetsDefinition:
+    """The truth about events, filed under the day on which it became known."""
+    check = "labels_are_known_after_the_event"
+    columns = labels.label_columns(case)
+
+    def make(days: Days) -> Iterator[Made]:
+        rows = labels.label_days(case, days.around(case.events, back=case.label_lookback_days), days.ready)
+        days.log(f"{len(rows):,} labels became known")
+        verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
+        yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back)
+
+    specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
+    return _stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
+
+
+def features_asset(case: UseCase) -> dg.AssetsDefinition:
+    """One row an event, computed from what was known at its time."""
+    contract, honest = "features_keep_the_contract", "features_are_point_in_time"
+    columns = (
+        Column(name="event_id", dtype=DType.STRING),
+        Column(name="event_time", dtype=DType.TIMESTAMP, description="moment of the prediction"),
+        *case.features.columns,
+    )
+
+    def make(days: Days) -> Iterator[Made]:
+        sources = {table.name: days.around(table.name, back=case.lookback_days) for table in case.daily_tables}
+        sources |= {table.name: days.tables.read(table.name, [WHOLE]) for table in case.dimensions}
+        events = sources[case.events]
+        rows = features.compute(case, events[events["day"].isin(days.ready)], sources)
+        days.log(f"{len(case.features.columns)} features of {len(rows):,} events")
+        verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"])
+        seen = point_in_time.look_ahead_findings(case, rows, sources, days.ready)
+        counts = rows["day"].value_counts().reindex(days.ready, fill_value=0)
+        honesty = {day: Verdict(day=day, rows=int(counts[day]), findings=tuple(seen[day])) for day in days.ready}
+        yield Made(
+            table="features",
+            rows=rows,
+            columns=columns,
+            inputs=days.inputs,
+            checks={contract: verdicts, honest: honesty},
+            held_back=days.held_back,
+        )
+
+    specs = {
+        "features": {
+            contract: "Types, ranges and missing values of every feature are as declared, one row an event.",
+            honest: "Computed again from a world that ends at the moment of the prediction, the features are the same.",
+        }
+    }
+    return _stage(case, make, specs, recipe="features", kinds={"pandas", "deltalake"}, schemas={"features": columns}, group="features")
+
+
+def scores_asset(case: UseCase) -> dg.AssetsDefinition:
+    """Score and decision for each event, by the model in force on its day."""
+    check = "every_event_is_scored"
+    columns = score.SCORE_COLUMNS
+
+    def make(days: Days) -> Iterator[Made]:
+        rows = days.tables.read("features", days.ready) if days.ready else pd.DataFrame({"day": []})
+        scored = [_score_days(days, version, chosen, rows) for version, chosen in _by_model(days).items()]
+        scores = pd.concat(scored, ignore_index=True) if scored else score.no_scores()
+        days.log(f"{len(scores):,} events scored by {len(scored)} models")
+        events = {day: entry.rows for day, entry in days.tables.ledger("features", days.ready).items()}
+        found = score.scoring_findings(events, scores, days.ready)
+        verdicts = audit(scores, days=days.ready, columns=columns, key=["event_id"], also=found)
+        yield Made(table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back)
+
+    specs = {"scores": {check: "One finite score for each event that has features, by the model in force on its day."}}
+    return _stage(
+        case,
+        make,
+        specs,
+        recipe="scores",
+        kinds={"lightgbm", "deltalake"},
+        schemas={"scores": columns},
+        group="scores",
+        also=[dg.AssetDep([case.name, "deployed_model"], partition_mapping=dg.TimeWindowPartitionMapping())],
+    )
+
+
+def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
+    """How the model in force did on a day, once every label of the day is known."""
+    check = "performance_is_of_labelled_events"
+    columns = monitor.PERFORMANCE_COLUMNS
+
+    def make(days: Days) -> Iterator[Made]:
+        known = days.around("labels", ahead=case.label_lookback_days)
+        rows = monitor.daily_performance(days.tables.read("scores", days.ready), known)
+        waiting = rows[rows["waiting"] > 0].set_index("day")["waiting"]
+        immature = {str(day): f"{count} labels of the day are not known yet" for day, count in waiting.items()}
+        mature = {day: made_from for day, made_from in days.inputs.items() if day not in immature}
+        rows = rows[rows["day"].isin(list(mature))]
+        verdicts = audit(rows, days=list(mature), columns=columns, key=["model_version"])
+        figures = rows.drop_duplicates("day", keep="last").set_index("day").drop(columns="model_version").to_dict("index")
+        yield Made(
+            table="live_performance",
+            rows=rows,
+            columns=columns,
+            inputs=mature,
+            checks={check: verdicts},
+            held_back=days.held_back | immature,
+            shown={str(day): {name: float(value) for name, value in row.items() if value == value} for day, row in figures.items()},
+        )
+
+    specs = {"live_performance": {check: "Every event of the day has its label; metrics lie between 0 and 1."}}
+    return _stage(
+        case, make, specs, recipe="live_performance", kinds={"pandas", "deltalake"}, schemas={"live_performance": columns}, group="monitoring"
+    )
+
+
+def _stage(
+    case: UseCase,
+    make: Stage,
+    checks: Mapping[str, Mapping[str, str]],
+    *,
+    recipe: str,
+    kinds: set[str],
+    group: str,
+    schemas: Mapping[str, Sequence[Column]] | None = None,
+    daily: bool = True,
+    also: Sequence[dg.AssetDep] = (),
+) -> dg.AssetsDefinition:
+    """An asset step over a range: reads what is ready, makes it, publishes the good days of each table."""
+    partitions = case_days(case) if daily else None
+    specs = {
+        table: [check_spec(case, table, name, text, partitions) for name, text in described.items()] for table, described in checks.items()
+    }
+    known = recipes(case)[recipe]
+
+    @dg.multi_asset(
+        name=f"{case.name}__{recipe}",
+        specs=[
+            dg.AssetSpec(
+                [case.name, table],
+                deps=[*_deps(case, known, daily=daily), *also],
+                description=_DESCRIPTIONS.get(_kind_of(case, table), ""),
+                group_name=f"{case.name}/{group}",
+                kinds=kinds,
+                owners=[case.owner],
+                partitions_def=partitions,
+                code_version=known.code,
+                metadata={"dagster/column_schema": table_schema(schemas[table])} if schemas else {},
+            )
+            for table in checks
+        ],
+        check_specs=[spec for of_table in specs.values() for spec in of_table],
+        backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
+    )
+    def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
+        asked = list(context.partition_keys) if daily else [WHOLE]
+        inputs, held_back = expected_inputs(case, store, known, asked)
+        log = context.log.info
+        days = Days(case=case, store=store, tables=store.tables(case), asked=asked, inputs=inputs, held_back=held_back, log=log)
+        for made in make(days):
+            yield from publish(context, days.tables, made, specs[made.table])
+
+    return step
+
+
+def _deps(case: UseCase, recipe: Recipe, *, daily: bool) -> Iterator[dg.AssetDep]:
+    for each in recipe.inputs:
+        mapping = None if each.whole or not daily else days_back(each.back, ahead=each.ahead)
+        yield dg.AssetDep([case.name, each.table], partition_mapping=mapping)
+
+
+def _raw_column(name: str) -> Column:
+    whole = {"source_row": DType.INT64}
+    return Column(name=name, dtype=whole.get(name, DType.STRING), nullable=name not in PROVENANCE)
+
+
+def _by_model(days: Days) -> dict[str, list[Day]]:
+    chosen: dict[str, list[Day]] = {}
+    for day in days.ready:
+        deployed = days.store.models.in_force(days.case.name, day)
+        if deployed is None:
+            raise RuntimeError(f"no model is in force on {day}, although one was a moment ago: rerun")
+        chosen.setdefault(deployed[1], []).append(day)
+    return chosen
+
+
+def _score_days(days: Days, version: str, chosen: Sequence[Day], rows: pd.DataFrame) -> pd.DataFrame:
+    files, manifest = days.store.models.load(days.case.name, version)
+    models = {name: package.model_in(files, name) for name in package.MODELS}
+    return score.score(
+        rows[rows["day"].isin(list(chosen))],
+        version=version,
+        threshold=manifest["threshold"],
+        model=models["candidate"],
+        baseline=models["baseline"],
+        climatology=models["climatology"],
+    )
+
+
+def _kind_of(case: UseCase, table: str) -> str:
+    for declared in case.tables:
+        kinds = {declared.raw_name: "raw", declared.name: "clean", declared.rejected_name: "rejected"}
+        if table in kinds:
+            return kinds[table]
+    return table
+
+
+_DESCRIPTIONS = {
+    "raw": "Rows exactly as delivered, as text, with the file, row and version they came from.",
+    "clean": "Typed and repaired rows without duplicates, each keeping the contract of the schema.",
+    "rejected": "Rows that break the contract: reason and original content. Nothing is thrown away.",
+    "labels": "The truth about events, filed under the day on which it became known.",
+    "features": "One row an event: everything the model is told, from what was known at the moment of the prediction.",
+    "scores": "Score and decision for each event by the model in force on its day, beside the two forecasts it has to beat.",
+    "live_performance": "How the model in force did on the day, once the truth about every event of it is known.",
+}

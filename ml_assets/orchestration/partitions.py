@@ -1,0 +1,54 @@
+"""Partitions of a use case: days, and weeks keyed by the day on which a model goes live."""
+
+import warnings
+from collections.abc import Iterable
+
+import dagster as dg
+
+from ml_assets.use_case import Day, UseCase, shift
+
+ALL_BEFORE = 260
+"""Weeks before a model goes live whose days may train it: five years."""
+
+
+def case_days(case: UseCase) -> dg.DailyPartitionsDefinition:
+    """The days of a case, in its own time zone."""
+    return dg.DailyPartitionsDefinition(start_date=case.start, end_date=case.end, timezone=case.timezone)
+
+
+def case_weeks(case: UseCase) -> dg.WeeklyPartitionsDefinition:
+    """The weeks in which a model of the case is live."""
+    return dg.WeeklyPartitionsDefinition(
+        start_date=case.split.first_go_live,
+        end_date=case.end,
+        timezone=case.timezone,
+        day_offset=(case.split.weekday + 1) % 7,
+    )
+
+
+def days_back(days: int, *, ahead: int = 0) -> dg.TimeWindowPartitionMapping:
+    """A day depends on so many days before it (and after it), as far as they exist."""
+    return _as_far_as_they_exist(-days, ahead)
+
+
+def earlier_weeks() -> dg.TimeWindowPartitionMapping:
+    """A week depends on all weeks before it, or on all days before it began."""
+    return _as_far_as_they_exist(-ALL_BEFORE, -1)
+
+
+def _as_far_as_they_exist(first: int, last: int) -> dg.TimeWindowPartitionMapping:
+    with warnings.catch_warnings():
+        # allow_nonexistent_upstream_partitions is in beta in Dagster 1.13; without it the first days of a case have no look-back.
+        warnings.simplefilter("ignore", category=dg.BetaWarning)
+        return dg.TimeWindowPartitionMapping(start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True)
+
+
+def week_of(case: UseCase, day: Day) -> Day:
+    """The go-live day of the week that holds a day."""
+    return str(case_weeks(case).get_partition_key_for_timestamp(case.starts(day).timestamp()))
+
+
+def last_day(case: UseCase, weeks: Iterable[Day]) -> Day:
+    """The last day of the last of these weeks that belongs to the case."""
+    end = shift(max(weeks), 6)
+    return min(end, shift(case.end, -1)) if case.end else end

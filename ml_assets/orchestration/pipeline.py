@@ -1,0 +1,32 @@
+"""The table of contents: the assets of a use case in the order in which data moves."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from ml_assets.orchestration import daily, weekly
+from ml_assets.orchestration.store import Store
+from ml_assets.use_case import UseCase
+
+
+def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
+    """Every asset of a case, from source to score."""
+    for table in case.tables:
+        yield daily.raw_asset(case, table)
+        yield daily.clean_asset(case, table)
+    yield daily.labels_asset(case)
+    yield daily.features_asset(case)
+    yield weekly.candidate_asset(case)
+    yield weekly.report_asset(case)
+    yield weekly.deployed_asset(case)
+    yield daily.scores_asset(case)
+    yield daily.live_performance_asset(case)
+
+
+def build_defs(cases: Sequence[UseCase], *, store: Store | None = None) -> dg.Definitions:
+    """Definitions for these use cases, everything under one store."""
+    return dg.Definitions(
+        assets=[asset for case in cases for asset in pipeline(case)],
+        resources={"store": store or Store()},
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,141 @@
+"""What each day of a table is made from, and so which days have to be made again.
+
+A day is fresh when it was published from exactly the inputs that are there now: the published content of the days it looks at, the version
+of the model in force, and the source code that makes it.
+"""
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_assets import use_case
+from ml_assets.orchestration.store import Store
+from ml_assets.stages import clean, features, ingest, labels, model, monitor, point_in_time, quality, score, windows
+from ml_assets.storage.tables import Entry, fingerprint
+from ml_assets.use_case import WHOLE, Day, UseCase, shift
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """Days of an upstream table that a day looks at: from `back` days before to `ahead` days after; or all of an undated table."""
+
+    table: str
+    back: int = 0
+    ahead: int = 0
+    whole: bool = False
+    required: bool = True
+    """The day itself must be published; days around it may be missing."""
+
+    def days(self, day: Day) -> list[Day]:
+        """The partition keys looked at."""
+        return [WHOLE] if self.whole else [shift(day, offset) for offset in range(-self.back, self.ahead + 1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How the days of a table are made: from which inputs, by which code, and what else decides (a source's version, a model's)."""
+
+    table: str
+    inputs: tuple[Input, ...]
+    code: str
+    also: Callable[[Store, Sequence[Day]], Mapping[Day, str]] | None = None
+    missing: str = ""
+    """Why a day cannot be made when `also` says nothing about it."""
+
+
+def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> tuple[dict[Day, str], dict[Day, str]]:
+    """For each day a hash of what it would be made from now; for a day that cannot be made, why not."""
+    ledgers = {each.table: store.tables(case).ledger(each.table) for each in recipe.inputs}
+    also = recipe.also(store, days) if recipe.also else dict.fromkeys(days, "")
+    made_from, held_back = {}, {}
+    for day in days:
+        if day not in also:
+            held_back[day] = recipe.missing
+        elif reason := _not_published(recipe, ledgers, day):
+            held_back[day] = reason
+        else:
+            contents = [[_content(ledgers[each.table], key) for key in each.days(day)] for each in recipe.inputs]
+            made_from[day] = fingerprint(recipe.code, also[day], contents)
+    return made_from, held_back
+
+
+def stale_days(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> list[Day]:
+    """The days that can be made, and are not published from what is there now."""
+    made_from, _ = expected_inputs(case, store, recipe, days)
+    ledger = store.tables(case).ledger(recipe.table)
+    return [day for day, inputs in made_from.items() if day not in ledger or ledger[day].inputs != inputs]
+
+
+def recipes(case: UseCase) -> dict[str, Recipe]:
+    """How every table of a case is made, in the order of the data's way."""
+    schema = [table.derive for table in case.tables]
+    found = []
+    for table in case.tables:
+        found.append(Recipe(table=table.raw_name, inputs=(), code=code_of(ingest, quality), also=_source_versions(case, table.name)))
+        raw = Input(table=table.raw_name, whole=not table.daily)
+        found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive)))
+    events = case.events
+    found.append(
+        Recipe(table="labels", inputs=(Input(table=events, back=case.label_lookback_days),), code=code_of(labels, quality, *schema))
+    )
+    seen = tuple(Input(table=table.name, back=case.lookback_days) for table in case.daily_tables)
+    dimensions = tuple(Input(table=table.name, whole=True) for table in case.dimensions)
+    code = code_of(features, windows, point_in_time, quality, case.features.row, *schema)
+    found.append(Recipe(table="features", inputs=(*seen, *dimensions), code=code))
+    found.append(
+        Recipe(
+            table="scores",
+            inputs=(Input(table="features"),),
+            code=code_of(score, model, quality),
+            also=_model_in_force(case),
+            missing="no model was in force on this day",
+        )
+    )
+    waiting = Input(table="labels", ahead=case.label_lookback_days, required=False)
+    found.append(Recipe(table="live_performance", inputs=(Input(table="scores"), waiting), code=code_of(monitor, labels, quality)))
+    return {recipe.table: recipe for recipe in found}
+
+
+def _source_versions(case: UseCase, table: str) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    def versions(_: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        known = case.table(table).source(os.environ).versions(days)
+        return {day: known.get(day, "not there") for day in days}  # a missing file must be tried, so that its check says so
+
+    return versions
+
+
+def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        found = {day: store.models.in_force(case.name, day) for day in days}
+        return {day: deployed[1] for day, deployed in found.items() if deployed is not None}
+
+    return versions
+
+
+def _not_published(recipe: Recipe, ledgers: Mapping[str, Mapping[Day, Entry]], day: Day) -> str | None:
+    for each in recipe.inputs:
+        key = WHOLE if each.whole else day
+        if each.required and key not in ledgers[each.table]:
+            return f"{each.table} {key} is not published"
+    return None
+
+
+def _content(ledger: Mapping[Day, Entry], day: Day) -> str:
+    return ledger[day].content if day in ledger else "not published"
+
+
+def code_of(*parts: ModuleType | Callable[..., Any]) -> str:
+    """Hash of the source of the modules (or of the modules of the functions) that make something."""
+    files = {inspect.getsourcefile(part) for part in (use_case, *parts)}
+    return _hash_of_files(tuple(sorted(file for file in files if file)))
+
+
+@cache
+def _hash_of_files(files: Iterable[str]) -> str:
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]

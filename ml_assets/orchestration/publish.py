@@ -1,0 +1,175 @@
+"""Audit before publish: from the rows of a range to what Dagster is told about each of its days.
+
+A day that fails an ERROR check is not committed, not materialised, and its check is red; all other days of the same step go on, and so
+does the run. Dagster itself knows no such thing: an output stands for the whole range (docs/adr/0002-a-bad-day-blocks-itself.md).
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+from ml_assets.stages.quality import Verdict
+from ml_assets.storage.tables import Entry, Tables
+from ml_assets.use_case import Column, Day, DType, UseCase
+
+_ARROW = {
+    DType.STRING: pa.string(),
+    DType.INT64: pa.int64(),
+    DType.FLOAT64: pa.float64(),
+    DType.BOOL: pa.bool_(),
+    DType.TIMESTAMP: pa.timestamp("us", "UTC"),
+}
+_MOST_FINDINGS_SHOWN = 40
+
+_REPORTED_ELSEWHERE = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+"""On an output: downstream steps may go on, but do not mark the whole range as materialised."""
+
+Event = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """The rows that a stage made of a table, and what was found about them.
+
+    `inputs` names every day that was made (see `Tables.publish`); `checks` has, for each check of the asset, a verdict for each of these
+    days; `held_back` says why a day was not made at all.
+    """
+
+    table: str
+    rows: pd.DataFrame
+    columns: Sequence[Column]
+    inputs: Mapping[Day, str]
+    checks: Mapping[str, Mapping[Day, Verdict]] = field(default_factory=dict)
+    held_back: Mapping[Day, str] = field(default_factory=dict)
+    shown: Mapping[Day, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def good(self) -> dict[Day, str]:
+        """The days, with their inputs, that no check stands against."""
+        return {day: made_from for day, made_from in self.inputs.items() if all(check[day].passed for check in self.checks.values())}
+
+
+def check_spec(case: UseCase, table: str, name: str, description: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+    """A check that blocks, day by day."""
+    with warnings.catch_warnings():
+        # Partitioned checks are in preview in Dagster 1.13; an unpartitioned one would release a bad day with the next good one.
+        warnings.simplefilter("ignore", category=dg.PreviewWarning)
+        return dg.AssetCheckSpec(name, asset=[case.name, table], description=description, blocking=True, partitions_def=partitions)
+
+
+def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, checks: Sequence[dg.AssetCheckSpec]) -> Iterator[Event]:
+    """Commit the good days and report every day, then the outputs that let downstream steps go on."""
+    key = dg.AssetKey([tables.case, made.table])
+    good = made.good
+    started = time.monotonic()
+    rows = made.rows[made.rows["day"].isin(list(good))] if len(good) < len(made.inputs) else made.rows
+    entries = tables.publish(made.table, rows, schema=schema_of(made.columns), inputs=good)
+    took = time.monotonic() - started
+    refused = len(made.inputs) - len(good)
+    context.log.info(
+        f"{made.table}: {len(good)} of {len(made.inputs) + len(made.held_back)} days published in {took:.1f} s"
+        + (f", {refused} refused by a check" if refused else "")
+        + (f", {len(made.held_back)} not made" if made.held_back else "")
+    )
+    for spec in checks:
+        yield from _evaluations(context, spec, made)
+    metadata = _metadata(rows, made, entries)
+    for day, entry in entries.items():
+        tags = {DATA_VERSION_TAG: entry.content}
+        yield dg.AssetMaterialization(key, partition=_partition(context, day), metadata=metadata[day], tags=tags)
+    yield from outputs(tables.case, made.table, checks)
+
+
+def outputs(case: str, table: str, checks: Sequence[dg.AssetCheckSpec]) -> Iterator[dg.Output[None]]:
+    """What lets downstream steps go on, without a word on which partitions were materialised."""
+    for spec in checks:
+        yield dg.Output(None, output_name=spec.get_python_identifier())
+    yield dg.Output(None, output_name=f"{case}__{table}", metadata=_REPORTED_ELSEWHERE)
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """Arrow schema of a table: its columns, then `day`."""
+    return pa.schema([*((column.name, _ARROW[column.dtype]) for column in columns), ("day", pa.string())])
+
+
+def table_schema(columns: Sequence[Column]) -> dg.TableSchema:
+    """The columns as the Dagster UI shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.dtype.value,
+                description=" · ".join(part for part in (column.description, column.unit and f"in {column.unit}") if part),
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in columns
+        ]
+    )
+
+
+def _partition(context: dg.AssetExecutionContext, day: Day) -> Day | None:
+    return day if context.has_partition_key or context.has_partition_key_range else None
+
+
+def _evaluations(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, made: Made) -> Iterator[dg.AssetCheckEvaluation]:
+    for day, verdict in made.checks[spec.name].items():
+        if not verdict.passed:
+            context.log.error(f"{made.table} {day} is not published: {verdict.message()}")
+        yield _evaluation(
+            spec,
+            _partition(context, day),
+            passed=verdict.passed and not verdict.warned,
+            severity=dg.AssetCheckSeverity.ERROR if not verdict.passed else dg.AssetCheckSeverity.WARN,
+            description=verdict.message(),
+            metadata={"expectations": dg.MarkdownMetadataValue(_shown(verdict)), "rows": verdict.rows, "failed": len(verdict.failed)},
+        )
+    for day, reason in made.held_back.items():
+        yield _evaluation(
+            spec,
+            _partition(context, day),
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"not made: {reason}",
+            metadata={},
+        )
+
+
+def _evaluation(spec: dg.AssetCheckSpec, day: Day | None, **findings: Any) -> dg.AssetCheckEvaluation:
+    # blocking=True here would fail the step, and with it every good day downstream. What blocks is that the day is not published.
+    return dg.AssetCheckEvaluation(asset_key=spec.asset_key, check_name=spec.name, partition=day, blocking=False, **findings)
+
+
+def _shown(verdict: Verdict) -> str:
+    if len(verdict.findings) <= _MOST_FINDINGS_SHOWN:
+        return verdict.table()
+    lines = verdict.table().splitlines()[: 2 + max(len(verdict.failed), 10)]
+    return "\n".join([*lines, "", f"{len(verdict.findings)} expectations in all, {len(verdict.failed)} of which do not hold."])
+
+
+def _metadata(rows: pd.DataFrame, made: Made, entries: Mapping[Day, Entry]) -> dict[Day, dict[str, Any]]:
+    """What the UI shows for each day: row count, null shares, where the rows are, and what the stage adds."""
+    nullable = [column.name for column in made.columns if column.nullable]
+    shares = rows[nullable].isna().groupby(rows["day"]).mean() if nullable else pd.DataFrame()
+    columns = dg.MetadataValue.text(", ".join(f"{column.name} {column.dtype.value}" for column in made.columns[:12]))
+    found = {}
+    for day, entry in entries.items():
+        nulls = shares.loc[day] if day in shares.index else pd.Series(dtype=float)
+        worst = nulls[nulls > 0].sort_values(ascending=False).head(20)
+        found[day] = {
+            "dagster/row_count": entry.rows,
+            "null_shares": dg.MetadataValue.json({name: round(float(share), 4) for name, share in worst.items()}),
+            "null_share": float(nulls.mean()) if len(nulls) else 0.0,
+            "columns": columns,
+            "delta_version": entry.version,
+            "content_hash": entry.content,
+            **made.shown.get(day, {}),
+        }
+    return found

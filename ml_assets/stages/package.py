@@ -1,0 +1,83 @@
+"""The package of a candidate: models, threshold, schema, and events with the scores that it must give for them."""
+
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ml_assets.stages.model import Model
+from ml_assets.stages.train import Candidate
+from ml_assets.use_case import Day, UseCase
+
+MODELS = ("candidate", "baseline", "climatology")
+TEST_EVENTS = 5
+_LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas")
+
+
+def files_of(candidate: Candidate) -> dict[str, bytes]:
+    """The three models, each in a folder of its own."""
+    models = {"candidate": candidate.model, "baseline": candidate.baseline, "climatology": candidate.climatology}
+    return {f"{folder}/{name}": content for folder, model in models.items() for name, content in model.to_files().items()}
+
+
+def model_in(files: Mapping[str, bytes], folder: str) -> Model:
+    """One of the `MODELS` of a package."""
+    return Model.from_files({name.removeprefix(f"{folder}/"): content for name, content in files.items() if name.startswith(f"{folder}/")})
+
+
+def manifest_of(
+    case: UseCase, candidate: Candidate, *, week: Day, as_of: str, days: Mapping[str, tuple[Day, Day]], contents: Mapping[str, Any], holdout: pd.DataFrame
+) -> dict[str, Any]:
+    """What a reader needs to trust and use the package. It depends on content alone, so equal models have equal versions.
+
+    Args:
+        days: first and last day of `training` and `holdout`.
+        contents: for each table read, the content hash of each day.
+        holdout: rows of which the first few become test events.
+    """
+    return {
+        "case": case.name,
+        "week": week,
+        "as_of": as_of,
+        "family": candidate.model.family,
+        "threshold": candidate.threshold,
+        "training_rows": candidate.training_rows,
+        "positives": candidate.positives,
+        "days": {name: list(bounds) for name, bounds in days.items()},
+        "features": [{"name": column.name, "dtype": column.dtype.value, "unit": column.unit} for column in case.features.columns],
+        "training": {
+            "parameters": dict(case.training.parameters),
+            "trees": case.training.trees,
+            "seed": case.training.seed,
+            "alert_share": case.training.alert_share,
+        },
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "contents": contents,
+        "test_events": test_events(case, candidate.model, holdout.head(TEST_EVENTS)),
+    }
+
+
+def test_events(case: UseCase, model: Model, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Events with all their features, missing ones as None, and the model's score."""
+    features = rows[case.features.names].astype(object)
+    records = features.where(features.notna(), None).to_dict("records")
+    ids, scores = rows["event_id"].tolist(), model.predict(rows).tolist()
+    return [{"event_id": id, "features": record, "score": score} for id, record, score in zip(ids, records, scores, strict=True)]
+
+
+def wrong_answers(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> list[str]:
+    """What the package, as loaded, gets wrong of its own test events: empty for a sound one."""
+    model, events = model_in(files, "candidate"), manifest["test_events"]
+    if not events:
+        return ["the package has no test events"]
+    wrong = []
+    for event in events:
+        row = pd.DataFrame([event["features"]])
+        row = row.astype({feature["name"]: "str" if feature["dtype"] == "string" else np.float64 for feature in manifest["features"]})
+        got = float(model.predict(row)[0])
+        if not math.isfinite(got) or got != event["score"]:
+            wrong.append(f"{event['event_id']}: {got!r} instead of {event['score']!r}")
+    return wrong

@@ -1,0 +1,77 @@
+"""Does any feature see the future? Features are computed again in a world that ends at the time of the event.
+
+In that world, rows and values whose `known_at` (declared in the schema) lies later do not exist. A feature that differs has looked ahead,
+by whatever road: a fact with a wrong time, a column of the outcome, a join.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ml_assets.stages.features import compute
+from ml_assets.stages.quality import Finding
+from ml_assets.use_case import Day, Severity, Table, UseCase, shift
+
+
+def known_by(frame: pd.DataFrame, table: Table, moment: pd.Timestamp) -> pd.DataFrame:
+    """The table as it could be known at a moment: values that were not known yet are missing."""
+    known = {name: frame[name] <= moment for name in {column.known_at for column in table.columns} if name is not None}
+    seen = {column.name: frame[column.name] for column in table.columns} | {"day": frame["day"]}
+    for column in table.columns:
+        if column.known_at is not None and not known[column.known_at].all():
+            values = seen[column.name]
+            seen[column.name] = (values.astype("float64") if values.dtype == np.int64 else values).where(known[column.known_at])
+    return pd.DataFrame(seen)
+
+
+def look_ahead_findings(
+    case: UseCase, features: pd.DataFrame, tables: Mapping[str, pd.DataFrame], days: Sequence[Day]
+) -> dict[Day, list[Finding]]:
+    """For each day, the events at one moment of it (the median event's) are computed again from what was known by then."""
+    by_day = {name: dict(tuple(frame.groupby("day", sort=False))) for name, frame in tables.items() if case.table(name).daily}
+    found: dict[Day, list[Finding]] = {}
+    for day, stored in features[features["day"].isin(days)].groupby("day", sort=False):
+        moment = stored["event_time"].sort_values().iloc[len(stored) // 2]
+        at_moment = stored[stored["event_time"] == moment]
+        world = {
+            name: known_by(_last_days(by_day[name], frame, str(day), case.lookback_days) if name in by_day else frame, case.table(name), moment)
+            for name, frame in tables.items()
+        }
+        events = world[case.events]
+        again = compute(case, events[events["event_id"].isin(at_moment["event_id"])], world)
+        found[str(day)] = [_finding(case, at_moment, again)]
+    nothing = Finding(expectation=_SENTENCE, passed=True, severity=Severity.ERROR, observed="no events")
+    return {day: found.get(day, [nothing]) for day in days}
+
+
+_SENTENCE = "features are the same without anything known after the event"
+
+
+def _finding(case: UseCase, stored: pd.DataFrame, again: pd.DataFrame) -> Finding:
+    left, right = stored.set_index("event_id"), again.set_index("event_id").reindex(stored["event_id"])
+    differing = [name for name in case.features.names if not left[name].equals(right[name])]
+    examples = tuple(
+        f"{name}: {left[name].iloc[at]!r} stored, {right[name].iloc[at]!r} from what was known ({left.index[at]})"
+        for name in differing[:5]
+        for at in [_first_difference(left[name], right[name])]
+    )
+    return Finding(
+        expectation=_SENTENCE,
+        passed=not differing,
+        severity=Severity.ERROR,
+        observed=f"{len(differing)} of {len(case.features.names)} features differ on {len(stored)} events",
+        unexpected=len(stored) if differing else 0,
+        examples=examples,
+    )
+
+
+def _first_difference(left: pd.Series, right: pd.Series) -> int:
+    same = (left == right) | (left.isna() & right.isna())
+    return int(np.argmin(same.to_numpy()))
+
+
+def _last_days(by_day: Mapping[str, pd.DataFrame], whole: pd.DataFrame, day: Day, count: int) -> pd.DataFrame:
+    """Rows of a day and of so many days before it."""
+    wanted = [by_day[key] for back in range(count, -1, -1) if (key := shift(day, -back)) in by_day]
+    return pd.concat(wanted, ignore_index=True) if wanted else whole.iloc[:0]

@@ -1,0 +1,190 @@
+"""An evaluation report for people: a page that stands alone, and a short Markdown for the Dagster UI.
+
+Belongs here: words, order and escaping. Does not: the figures and the decision (`evaluate`), how curves are drawn (`pictures`).
+"""
+
+import math
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from ml_assets.stages.evaluate import Report
+from ml_assets.stages.gate import Reason
+from ml_assets.stages.pictures import models
+
+NAMES = {
+    "average_precision": "Average precision",
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "brier": "Brier score",
+    "alert_share": "Share of events flagged",
+}
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "expected_calibration_error"})
+NOT_COMPARED = frozenset({"alert_share"})
+CAPTIONS = {
+    "precision_recall": "Precision and recall at every threshold. Up and right is better; the grey line is what guessing reaches.",
+    "roc": "True and false positive rate at every threshold. Up and left is better; the diagonal is guessing.",
+    "calibration": "Predicted against observed rate. On the diagonal a predicted 10 % comes true in 10 % of cases.",
+    "confusion_matrix": "The candidate at its operating threshold: rows of the hold-out, and shares of each true class.",
+    "importance": "What the candidate's predictions rest on. It says nothing about causes.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricRow:
+    """One metric of all models, as text; `best` marks the models whose text equals the best one's."""
+
+    name: str
+    note: str
+    cells: tuple[str, ...]
+    best: tuple[bool, ...]
+
+
+def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: Mapping[str, str] | None = None) -> str:
+    """One HTML page with its style and pictures inside: it asks no host for anything, and everything variable is escaped.
+
+    Args:
+        pictures: PNGs by name, in the order in which they are shown (`pictures.draw`).
+        notes: facts that the report does not hold, such as the number of training rows or table versions.
+    """
+    return _template().render(
+        title=title,
+        report=report,
+        headline=headline(report),
+        roles=list(models(report)),
+        metrics=metric_rows(report),
+        comparison=comparison_in_words(report),
+        pictures=[(name, CAPTIONS.get(name, ""), b64encode(png).decode("ascii")) for name, png in pictures.items()],
+        facts={**facts(report), **(notes or {})},
+    )
+
+
+def summary_markdown(report: Report) -> str:
+    """The decision, its reasons and the metrics as Markdown; under 4 kB for a usual report."""
+    roles = list(models(report))
+    reasons = [
+        [_mark(reason.passed), *map(_escape, (_words(reason.name), reason.observed, reason.wanted))]
+        for reason in report.decision.reasons
+    ]
+    metrics = [
+        [_escape(row.name), *(_bold(cell, row.best[place]) for place, cell in enumerate(row.cells))] for row in metric_rows(report)
+    ]
+    parts = [
+        f"**{_escape(headline(report))}**",
+        _escape(comparison_in_words(report)),
+        _table(["", "Reason", "Observed", "Wanted"], reasons),
+        _table(["Metric", *(role.capitalize() for role, _ in roles)], metrics),
+        f"Hold-out {report.holdout_first} to {report.holdout_last}: {report.holdout_rows:,} rows, {report.positives:,} positives.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def headline(report: Report) -> str:
+    """The decision in one sentence, with every reason that failed."""
+    decision, candidate = report.decision, report.candidate.version
+    if decision.promoted:
+        place = f"replaces champion {decision.champion_before}" if decision.champion_before else "becomes the first champion"
+        return f"Promoted: candidate {candidate} {place}."
+    failed = "; ".join(_failure(reason) for reason in decision.reasons if not reason.passed)
+    if decision.champion_before:
+        return f"Kept the champion: {decision.champion_before} stays, because candidate {candidate} failed on {failed}."
+    return f"Not promoted: no model is live yet, and candidate {candidate} failed on {failed}."
+
+
+def comparison_in_words(report: Report) -> str:
+    """The paired bootstrap in two sentences; says so where there is no champion to compare with."""
+    found = report.comparison
+    if found is None:
+        return "There is no champion to compare with: the floors and the baseline decide."
+    difference = found["mean_difference"]
+    return (
+        f"On the same rows the candidate's average precision is {abs(difference):.4f} {'lower' if difference < 0 else 'higher'} "
+        f"than the champion's (mean of {found['resamples']:,.0f} resamples of whole days; 95 % interval "
+        f"{signed(found['interval_low'])} to {signed(found['interval_high'])}). The chance that it is worse by more than the margin is "
+        f"{100 * found['chance_worse_than_margin']:.1f} %."
+    )
+
+
+def metric_rows(report: Report) -> list[MetricRow]:
+    """Every metric of the candidate beside the other models'; a metric that a model lacks or that is undefined is 'n/a'."""
+    return [_metric_row(report, name) for name in report.candidate.metrics]
+
+
+def facts(report: Report) -> dict[str, str]:
+    """What was judged, on what, and as of when."""
+    versions = {f"Version of the {role}": f"{model.version} ({model.family})" for role, model in models(report)}
+    return {
+        "Use case": report.case,
+        "Week": str(report.week),
+        "As of": str(report.as_of),
+        "Hold-out": f"{report.holdout_first} to {report.holdout_last}",
+        "Rows": f"{report.holdout_rows:,}",
+        "Positives": f"{report.positives:,}",
+        "Operating threshold": f"{report.candidate.threshold:.4g}",
+        **versions,
+    }
+
+
+def number(value: float | None) -> str:
+    """A figure as text, four digits after the point; missing (no champion) and undefined are 'n/a'.
+
+    >>> number(0.5), number(None), number(float("nan"))
+    ('0.5000', 'n/a', 'n/a')
+    """
+    return "n/a" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def signed(difference: float | None) -> str:
+    """A difference as text, with its sign: '+0.0200'; without a champion there is none, hence 'n/a'."""
+    return "n/a" if difference is None else f"{difference:+.4f}"
+
+
+def _metric_row(report: Report, metric: str) -> MetricRow:
+    values = [model.metrics.get(metric, math.nan) for _, model in models(report)]
+    comparable = [value for value in values if not math.isnan(value)] if metric not in NOT_COMPARED else []
+    choose = min if metric in LOWER_IS_BETTER else max
+    best = number(choose(comparable)) if comparable else None
+    cells = tuple(number(value) for value in values)
+    return MetricRow(
+        name=NAMES.get(metric, _words(metric).capitalize()),
+        note="lower is better" if metric in LOWER_IS_BETTER else "",
+        cells=cells,
+        best=tuple(cell == best for cell in cells),
+    )
+
+
+def _failure(reason: Reason) -> str:
+    return f"{_words(reason.name)} ({reason.observed}, wanted {reason.wanted})"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _mark(passed: bool) -> str:
+    return "✓ pass" if passed else "✗ fail"
+
+
+def _bold(cell: str, best: bool) -> str:
+    return f"**{cell}**" if best else cell
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*|<>\[\]#])", r"\\\1", " ".join(text.split()))
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "signed": signed, "words": _words, "mark": _mark}
+    return environment.from_string(files("ml_assets.stages").joinpath("report.html.jinja").read_text(encoding="utf-8"))

@@ -1,0 +1,105 @@
+"""Facts as they were known at a time: trailing windows and latest values.
+
+Belongs here: arithmetic on sorted arrays. Does not: what a use case wants to know (`use_cases`), where facts are kept (`storage`).
+
+Every question is answered with prefix sums and two binary searches: O(n log n), no loop over rows.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """Facts and questions on one axis, ordered by (time, id); a fact comes before a question with the same time and id.
+
+    Build it with `Timeline.of`. A fact counts for a question when it lies before it on the axis: `(known_at, id) <= (t, id)`.
+    """
+
+    fact: Int64Array  # (n,) position of each fact on the axis
+    asked: Int64Array  # (m,) position of each question on the axis
+    asked_at: Int64Array  # (m,) microseconds since the epoch
+    times: Int64Array  # (n + m,) times of the axis, ascending
+
+    @classmethod
+    def of(cls, *, known_at: Int64Array, fact_id: Int64Array, asked_at: Int64Array, asked_id: Int64Array) -> "Timeline":
+        """Order n facts and m questions. Times in microseconds; ids are ranks on one common scale."""
+        time = np.concatenate([known_at, asked_at])
+        is_question = np.repeat([0, 1], [len(known_at), len(asked_at)])
+        order = np.lexsort((is_question, np.concatenate([fact_id, asked_id]), time))
+        position = np.empty(len(order), dtype=np.int64)
+        position[order] = np.arange(len(order))
+        return cls(fact=position[: len(known_at)], asked=position[len(known_at) :], asked_at=asked_at, times=time[order])
+
+    def before(self, ago: timedelta) -> Int64Array:
+        """For each question, the axis position up to which things happened at or before `t - ago`, shape (m,)."""
+        return np.searchsorted(self.times, self.asked_at - ago // timedelta(microseconds=1), side="right").astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """The facts of each entity in order, ready for questions about the same entities. Entity -1 has no facts."""
+
+    timeline: Timeline
+    key: Int64Array  # (k,) entity and position in one number, ascending
+    row: Int64Array  # (k,) which fact it is
+    asked_entity: Int64Array  # (m,)
+
+    @classmethod
+    def of(cls, timeline: Timeline, *, fact_entity: Int64Array, asked_entity: Int64Array) -> "Known":
+        rows = np.flatnonzero(fact_entity >= 0)
+        key = fact_entity[rows] * cls._span(timeline) + timeline.fact[rows]
+        order = np.argsort(key)
+        return cls(timeline=timeline, key=key[order], row=rows[order], asked_entity=asked_entity)
+
+    @staticmethod
+    def _span(timeline: Timeline) -> int:
+        return len(timeline.times) + 1
+
+    def until(self, position: Int64Array) -> Int64Array:
+        """How many keys lie before each question's entity and axis position, shape (m,)."""
+        wanted = self.asked_entity * self._span(self.timeline) + position
+        order = np.argsort(wanted)  # neighbouring questions search neighbouring memory: about 3 times faster
+        found = np.empty(len(wanted), dtype=np.int64)
+        found[order] = np.searchsorted(self.key, wanted[order], side="left")
+        return found
+
+    def latest(self, ago: timedelta = timedelta(0)) -> Int64Array:
+        """Index of the latest fact known at `t - ago`, shape (m,); -1 when nothing was known about the entity."""
+        position = self.timeline.before(ago) if ago else self.timeline.asked
+        end = self.until(position)
+        found = end > self.until(np.zeros(len(end), dtype=np.int64))
+        last = np.full(len(end), -1, dtype=np.int64)
+        last[found] = self.row[end[found] - 1]
+        return last
+
+
+def trailing(known: Known, values: Int64Array, windows: tuple[timedelta, ...]) -> dict[timedelta, tuple[Int64Array, Int64Array]]:
+    """Count and sum of each entity's facts in `(t - window, t]`.
+
+    Args:
+        values: (n,) whole numbers, so that sums are exact whatever the order.
+
+    Returns:
+        For each window two arrays of shape (m,), in the order of the questions; both 0 where nothing was known.
+    """
+    sums = np.concatenate([[0], np.cumsum(values[known.row])]).astype(np.int64)
+    end = known.until(known.timeline.asked)
+    answers = {}
+    for window in windows:
+        start = np.minimum(known.until(known.timeline.before(window)), end)
+        answers[window] = (end - start, sums[end] - sums[start])
+    return answers
+
+
+def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Quotient, nan where the denominator is 0: a mean of nothing is undefined."""
+    out = np.full(len(denominator), np.nan)
+    np.divide(numerator, denominator, out=out, where=denominator != 0)
+    return out

@@ -1,0 +1,153 @@
+"""Tables on disk: Delta Lake, one partition a day, every write one atomic commit.
+
+Belongs here: what is published and how it is read back. Does not: what a table means (`use_case`) or whether it is good (`stages`).
+
+A commit carries, in its own metadata, one entry for each day that it wrote: rows, a hash of the content, and a hash of what the
+content was made from. The *ledger* of a table is the fold of these entries over its history. So a day is published exactly when
+its rows are, a day without rows can be published too, and a reader needs nothing but the table.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from ml_assets.use_case import Day
+
+_ENTRIES = "ml_assets.days"
+_KEEP_HISTORY = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What is published for one day: `content` hashes the rows, `inputs` what they were made from, `version` is the Delta version."""
+
+    day: Day
+    rows: int
+    content: str
+    inputs: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """All tables of one use case under one root."""
+
+    root: Path
+    case: str
+
+    def path(self, name: str) -> Path:
+        return self.root / "tables" / self.case / name
+
+    def publish(self, name: str, rows: pd.DataFrame, *, schema: pa.Schema, inputs: Mapping[Day, str]) -> dict[Day, Entry]:
+        """Replace the days in `inputs` by `rows` in one commit; days whose content and inputs are unchanged are left alone.
+
+        Args:
+            rows: has a column `day`; a day of `inputs` without rows is published as empty.
+            schema: Arrow schema of the table, `day` included, so that an empty day has types.
+            inputs: for every day to publish, a hash of what it was made from.
+
+        Returns:
+            The entries now in force for these days.
+
+        Raises:
+            ValueError: rows belong to a day that is not in `inputs`.
+        """
+        if stray := set(rows["day"].unique()) - set(inputs):
+            raise ValueError(f"table {name}: rows of {', '.join(sorted(stray))} were handed over, but only {len(inputs)} other days are published")
+        before = self.ledger(name)
+        contents = content_hashes(rows, inputs)
+        changed = {
+            day: {"rows": rows_of_day, "content": content, "inputs": inputs[day]}
+            for day, (rows_of_day, content) in contents.items()
+            if day not in before or (before[day].content, before[day].inputs) != (content, inputs[day])
+        }
+        if changed:
+            self._commit(name, rows[rows["day"].isin(list(changed))], schema, changed)
+        after = self.ledger(name)
+        return {day: after[day] for day in inputs}
+
+    def _commit(self, name: str, rows: pd.DataFrame, schema: pa.Schema, entries: Mapping[Day, Mapping[str, Any]]) -> None:
+        days = ", ".join(f"'{day}'" for day in sorted(entries))
+        exists = self._table(name) is not None
+        write_deltalake(
+            str(self.path(name)),
+            pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None),
+            mode="overwrite",
+            predicate=f"day IN ({days})" if exists else None,
+            partition_by=["day"],
+            configuration=None if exists else _KEEP_HISTORY,
+            commit_properties=CommitProperties(custom_metadata={_ENTRIES: json.dumps(entries, sort_keys=True)}),
+        )
+
+    def read(
+        self, name: str, days: Iterable[Day] | None = None, *, columns: Sequence[str] | None = None, version: int | None = None
+    ) -> pd.DataFrame:
+        """Rows of these days (all days when None), ordered by day and by the order in which they were written.
+
+        Args:
+            version: a Delta version to read back, None for the newest.
+
+        Raises:
+            FileNotFoundError: the table has never been written.
+        """
+        table = self._table(name, version)
+        if table is None:
+            raise FileNotFoundError(f"table {name} of {self.case} does not exist at {self.path(name)}: materialise it first")
+        wanted = None if days is None else sorted(days)
+        filters = None if wanted is None else [("day", "in", wanted or ["none"])]
+        arrow = table.to_pyarrow_table(filters=filters, columns=None if columns is None else list(columns))
+        frame = arrow.to_pandas(types_mapper=_pandas_type)
+        if "day" not in frame:
+            return frame
+        order = np.argsort(frame["day"].to_numpy(dtype=str), kind="stable")
+        return frame.take(order).reset_index(drop=True)
+
+    def ledger(self, name: str, days: Iterable[Day] | None = None) -> dict[Day, Entry]:
+        """What is published for each day; empty for a table that does not exist."""
+        table = self._table(name)
+        entries: dict[Day, Entry] = {}
+        for commit in table.history() if table is not None else []:
+            for day, entry in json.loads(commit.get(_ENTRIES, "{}")).items():
+                entries.setdefault(day, Entry(day=day, version=commit["version"], **entry))
+        chosen = entries if days is None else {day: entries[day] for day in days if day in entries}
+        return dict(sorted(chosen.items()))
+
+    def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
+        try:
+            return DeltaTable(str(self.path(name)), version=version)
+        except TableNotFoundError:
+            return None
+
+
+def content_hashes(rows: pd.DataFrame, days: Iterable[Day]) -> dict[Day, tuple[int, str]]:
+    """Number of rows and hash of the content of each day, in row order; equal rows give equal hashes on any machine."""
+    columns = [column for column in sorted(rows.columns) if column != "day"]
+    row_hash = pd.util.hash_pandas_object(rows[columns], index=False).to_numpy()
+    positions = rows.groupby("day", sort=False).indices
+    empty = np.empty(0, dtype=np.int64)
+    found = {day: positions.get(day, empty) for day in days}
+    return {day: (len(at), hashlib.sha256(row_hash[np.sort(at)].tobytes()).hexdigest()[:16]) for day, at in found.items()}
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of what something was made from.
+
+    >>> fingerprint("a", 1) == fingerprint("a", 1), fingerprint("a", 1) == fingerprint("a", 2)
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _pandas_type(dtype: pa.DataType) -> Any:
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+        return pd.StringDtype(na_value=np.nan)
+    return None
