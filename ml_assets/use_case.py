@@ -331,7 +331,8 @@ class UseCase:
 
     def days_of(self, instants: pd.Series) -> pd.Series:
         """The day (key) in which each instant lies."""
-        return instants.dt.tz_convert(self.timezone).dt.strftime("%Y-%m-%d")
+        days: pd.Series = instants.dt.tz_convert(self.timezone).dt.strftime("%Y-%m-%d")
+        return days
 
 
 def shift(day: Day, days: int) -> Day:

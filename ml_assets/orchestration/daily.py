@@ -5,19 +5,21 @@ A step gets a range of days, often one, and there is no second code path for eit
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
 from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
-from ml_assets.orchestration.publish import Event, Made, check_spec, publish, table_schema
+from ml_assets.orchestration.publish import Event, Made, check_spec, outputs, publish, table_schema
 from ml_assets.orchestration.store import Store
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
 from ml_assets.stages.clean import accounting_findings, clean
-from ml_assets.stages.quality import Finding, Verdict, audit
+from ml_assets.stages.quality import Verdict, audit
 from ml_assets.storage.tables import Tables
 from ml_assets.use_case import WHOLE, Column, Day, DType, Table, UseCase, shift
 
@@ -31,7 +33,8 @@ REJECTED_COLUMNS = (
     Column(name="reason", dtype=DType.STRING),
     Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
 )
-Findings = Mapping[Day, Sequence[Finding]]
+MOST_ROWS = 60_000
+"""Events whose features are computed at once: 137 columns of them are 66 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,17 @@ class Days:
         """The days that can be made."""
         return list(self.inputs)
 
+    def parts(self, by: str | None) -> Iterator["Days"]:
+        """The days in stretches of at most `MOST_ROWS` rows of a table (a day at least), so that memory has a bound; or all at once."""
+        counted = self.tables.ledger(by, self.ready) if by else {}
+        reached = np.cumsum([counted[day].rows if day in counted else 0 for day in self.ready])
+        stretches = [
+            list(days) for _, days in groupby(self.ready, key=dict(zip(self.ready, reached // MOST_ROWS, strict=True)).__getitem__)
+        ]
+        for position, stretch in enumerate(stretches or [[]]):
+            inputs = {day: self.inputs[day] for day in stretch}
+            yield replace(self, inputs=inputs, held_back=self.held_back if position == 0 else {})
+
     def around(self, table: str, *, back: int = 0, ahead: int = 0) -> pd.DataFrame:
         """Rows of the ready days and of days around them, as far as they are published."""
         wanted = {shift(day, offset) for day in self.ready for offset in (range(-back, ahead + 1))}
@@ -69,7 +83,11 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         rows = ingest.ingested(batch, days.ready)
         columns = tuple(_raw_column(str(name)) for name in rows.columns if name != "day")
         verdicts = audit(
-            rows, days=days.ready, columns=columns, key=["source_file", "source_row"], also=ingest.delivery_findings(batch, table, days.ready)
+            rows,
+            days=days.ready,
+            columns=columns,
+            key=["source_file", "source_row"],
+            also=ingest.delivery_findings(batch, table, days.ready),
         )
         days.log(f"{len(rows):,} rows read for {len(days.ready)} days, {len(batch.problems)} of them with problems")
         yield Made(table=table.raw_name, rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
@@ -99,7 +117,9 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
             checks={contract: verdicts, account: accounts},
             held_back=days.held_back,
         )
-        yield Made(table=table.rejected_name, rows=cleaned.rejected, columns=REJECTED_COLUMNS, inputs=days.inputs, held_back=days.held_back)
+        yield Made(
+            table=table.rejected_name, rows=cleaned.rejected, columns=REJECTED_COLUMNS, inputs=days.inputs, held_back=days.held_back
+        )
 
     specs = {
         table.name: {
@@ -109,7 +129,9 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         table.rejected_name: {},
     }
     schemas = {table.name: columns, table.rejected_name: REJECTED_COLUMNS}
-    return _stage(case, make, specs, recipe=table.name, kinds={"pandas", "deltalake"}, schemas=schemas, daily=table.daily, group="clean")
+    return _stage(
+        case, make, specs, recipe=table.name, kinds={"pandas", "deltalake"}, schemas=schemas, daily=table.daily, group="clean"
+    )
 
 
 def labels_asset(case: UseCase) -> dg.AssetsDefinition:
@@ -121,7 +143,9 @@ def labels_asset(case: UseCase) -> dg.AssetsDefinition:
         rows = labels.label_days(case, days.around(case.events, back=case.label_lookback_days), days.ready)
         days.log(f"{len(rows):,} labels became known")
         verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
-        yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back)
+        yield Made(
+            table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back
+        )
 
     specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
     return _stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
@@ -161,7 +185,16 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
             honest: "Computed again from a world that ends at the moment of the prediction, the features are the same.",
         }
     }
-    return _stage(case, make, specs, recipe="features", kinds={"pandas", "deltalake"}, schemas={"features": columns}, group="features")
+    return _stage(
+        case,
+        make,
+        specs,
+        recipe="features",
+        kinds={"pandas", "deltalake"},
+        schemas={"features": columns},
+        group="features",
+        in_parts=True,
+    )
 
 
 def scores_asset(case: UseCase) -> dg.AssetsDefinition:
@@ -177,7 +210,9 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         events = {day: entry.rows for day, entry in days.tables.ledger("features", days.ready).items()}
         found = score.scoring_findings(events, scores, days.ready)
         verdicts = audit(scores, days=days.ready, columns=columns, key=["event_id"], also=found)
-        yield Made(table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back)
+        yield Made(
+            table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back
+        )
 
     specs = {"scores": {check: "One finite score for each event that has features, by the model in force on its day."}}
     return _stage(
@@ -213,12 +248,20 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
             inputs=mature,
             checks={check: verdicts},
             held_back=days.held_back | immature,
-            shown={str(day): {name: float(value) for name, value in row.items() if value == value} for day, row in figures.items()},
+            shown={
+                str(day): {str(name): float(value) for name, value in row.items() if value == value} for day, row in figures.items()
+            },
         )
 
     specs = {"live_performance": {check: "Every event of the day has its label; metrics lie between 0 and 1."}}
     return _stage(
-        case, make, specs, recipe="live_performance", kinds={"pandas", "deltalake"}, schemas={"live_performance": columns}, group="monitoring"
+        case,
+        make,
+        specs,
+        recipe="live_performance",
+        kinds={"pandas", "deltalake"},
+        schemas={"live_performance": columns},
+        group="monitoring",
     )
 
 
@@ -233,11 +276,13 @@ def _stage(
     schemas: Mapping[str, Sequence[Column]] | None = None,
     daily: bool = True,
     also: Sequence[dg.AssetDep] = (),
+    in_parts: bool = False,
 ) -> dg.AssetsDefinition:
     """An asset step over a range: reads what is ready, makes it, publishes the good days of each table."""
     partitions = case_days(case) if daily else None
     specs = {
-        table: [check_spec(case, table, name, text, partitions) for name, text in described.items()] for table, described in checks.items()
+        table: [check_spec(case, table, name, text, partitions) for name, text in described.items()]
+        for table, described in checks.items()
     }
     known = recipes(case)[recipe]
 
@@ -265,8 +310,11 @@ def _stage(
         inputs, held_back = expected_inputs(case, store, known, asked)
         log = context.log.info
         days = Days(case=case, store=store, tables=store.tables(case), asked=asked, inputs=inputs, held_back=held_back, log=log)
-        for made in make(days):
-            yield from publish(context, days.tables, made, specs[made.table])
+        for part in days.parts(case.events if in_parts else None):
+            for made in make(part):
+                yield from publish(context, days.tables, made, specs[made.table])
+        for table, checks_of_table in specs.items():
+            yield from outputs(case.name, table, checks_of_table)
 
     return step
 

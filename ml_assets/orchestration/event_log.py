@@ -26,7 +26,7 @@ class BatchedEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
-        self._db_lock = threading.RLock()  # a batch holds it while each event asks for it again
+        self._db_lock = threading.RLock()  # type: ignore[assignment]  # a batch holds it while each event asks for it again
         self._held: dict[str, Any] = {}
         self._waiting: list[dg.EventLogEntry] = []
 
@@ -72,7 +72,7 @@ class BatchedEventLog(SqliteEventLogStorage):
                 with super()._connect(shard) as connection:
                     yield connection
 
-    def index_transaction(self) -> AbstractContextManager[Any]:
+    def index_transaction(self) -> AbstractContextManager[Any]:  # type: ignore[override]
         """The transaction of the batch, or one of its own."""
         return self._connect(INDEX_SHARD_NAME)
 

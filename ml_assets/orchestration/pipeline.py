@@ -1,6 +1,6 @@
 """The table of contents: the assets of a use case in the order in which data moves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -23,10 +23,13 @@ def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
     yield daily.live_performance_asset(case)
 
 
-def build_defs(cases: Sequence[UseCase], *, store: Store | None = None) -> dg.Definitions:
+def build_defs(
+    cases: Sequence[UseCase], *, store: Store | None = None, loggers: Mapping[str, dg.LoggerDefinition] | None = None
+) -> dg.Definitions:
     """Definitions for these use cases, everything under one store."""
     return dg.Definitions(
         assets=[asset for case in cases for asset in pipeline(case)],
         resources={"store": store or Store()},
         executor=dg.in_process_executor,
+        loggers=dict(loggers) if loggers else None,
     )

@@ -77,7 +77,9 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
     schema = [table.derive for table in case.tables]
     found = []
     for table in case.tables:
-        found.append(Recipe(table=table.raw_name, inputs=(), code=code_of(ingest, quality), also=_source_versions(case, table.name)))
+        found.append(
+            Recipe(table=table.raw_name, inputs=(), code=code_of(ingest, quality), also=_source_versions(case, table.name))
+        )
         raw = Input(table=table.raw_name, whole=not table.daily)
         found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive)))
     events = case.events

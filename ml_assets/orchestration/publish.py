@@ -54,10 +54,14 @@ class Made:
     @property
     def good(self) -> dict[Day, str]:
         """The days, with their inputs, that no check stands against."""
-        return {day: made_from for day, made_from in self.inputs.items() if all(check[day].passed for check in self.checks.values())}
+        return {
+            day: made_from for day, made_from in self.inputs.items() if all(check[day].passed for check in self.checks.values())
+        }
 
 
-def check_spec(case: UseCase, table: str, name: str, description: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+def check_spec(
+    case: UseCase, table: str, name: str, description: str, partitions: dg.PartitionsDefinition | None
+) -> dg.AssetCheckSpec:
     """A check that blocks, day by day."""
     with warnings.catch_warnings():
         # Partitioned checks are in preview in Dagster 1.13; an unpartitioned one would release a bad day with the next good one.
@@ -66,7 +70,7 @@ def check_spec(case: UseCase, table: str, name: str, description: str, partition
 
 
 def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, checks: Sequence[dg.AssetCheckSpec]) -> Iterator[Event]:
-    """Commit the good days and report every day, then the outputs that let downstream steps go on."""
+    """Commit the good days and report every day that was asked for."""
     key = dg.AssetKey([tables.case, made.table])
     good = made.good
     started = time.monotonic()
@@ -85,11 +89,10 @@ def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, check
     for day, entry in entries.items():
         tags = {DATA_VERSION_TAG: entry.content}
         yield dg.AssetMaterialization(key, partition=_partition(context, day), metadata=metadata[day], tags=tags)
-    yield from outputs(tables.case, made.table, checks)
 
 
 def outputs(case: str, table: str, checks: Sequence[dg.AssetCheckSpec]) -> Iterator[dg.Output[None]]:
-    """What lets downstream steps go on, without a word on which partitions were materialised."""
+    """What ends a step and lets downstream steps go on, without a word on which partitions were materialised."""
     for spec in checks:
         yield dg.Output(None, output_name=spec.get_python_identifier())
     yield dg.Output(None, output_name=f"{case}__{table}", metadata=_REPORTED_ELSEWHERE)
@@ -129,7 +132,11 @@ def _evaluations(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, mad
             passed=verdict.passed and not verdict.warned,
             severity=dg.AssetCheckSeverity.ERROR if not verdict.passed else dg.AssetCheckSeverity.WARN,
             description=verdict.message(),
-            metadata={"expectations": dg.MarkdownMetadataValue(_shown(verdict)), "rows": verdict.rows, "failed": len(verdict.failed)},
+            metadata={
+                "expectations": dg.MarkdownMetadataValue(_shown(verdict)),
+                "rows": verdict.rows,
+                "failed": len(verdict.failed),
+            },
         )
     for day, reason in made.held_back.items():
         yield _evaluation(
@@ -157,16 +164,16 @@ def _shown(verdict: Verdict) -> str:
 def _metadata(rows: pd.DataFrame, made: Made, entries: Mapping[Day, Entry]) -> dict[Day, dict[str, Any]]:
     """What the UI shows for each day: row count, null shares, where the rows are, and what the stage adds."""
     nullable = [column.name for column in made.columns if column.nullable]
-    shares = rows[nullable].isna().groupby(rows["day"]).mean() if nullable else pd.DataFrame()
+    shares = rows[nullable].isna().groupby(rows["day"]).mean().to_dict("index") if nullable else {}
     columns = dg.MetadataValue.text(", ".join(f"{column.name} {column.dtype.value}" for column in made.columns[:12]))
     found = {}
     for day, entry in entries.items():
-        nulls = shares.loc[day] if day in shares.index else pd.Series(dtype=float)
-        worst = nulls[nulls > 0].sort_values(ascending=False).head(20)
+        nulls = {str(name): float(share) for name, share in shares.get(day, {}).items()}
+        worst = sorted((item for item in nulls.items() if item[1] > 0), key=lambda item: -item[1])[:20]
         found[day] = {
             "dagster/row_count": entry.rows,
-            "null_shares": dg.MetadataValue.json({name: round(float(share), 4) for name, share in worst.items()}),
-            "null_share": float(nulls.mean()) if len(nulls) else 0.0,
+            "null_shares": dg.MetadataValue.json({name: round(share, 4) for name, share in worst}),
+            "null_share": sum(nulls.values()) / len(nulls) if nulls else 0.0,
             "columns": columns,
             "delta_version": entry.version,
             "content_hash": entry.content,

@@ -100,7 +100,9 @@ def stale_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> list[Day]:
 
 def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
     """The model that would go live in a week, trained on what was known when the week began."""
-    spec = check_spec(case, CANDIDATE, LOADS, "Read back from the store, the candidate gives the same finite scores.", case_weeks(case))
+    spec = check_spec(
+        case, CANDIDATE, LOADS, "Read back from the store, the candidate gives the same finite scores.", case_weeks(case)
+    )
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
         mature = _MatureEvents(case, store, weeks)
@@ -114,7 +116,9 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
                 case, candidate, week=week, as_of=planned.as_of.isoformat(), days=days, contents=planned.contents, holdout=holdout
             )
             version = store.models.save(case.name, package.files_of(candidate), manifest)
-            store.models.note(case.name, CANDIDATE, week, {"version": version, "inputs": planned.inputs, "delta_versions": planned.versions})
+            store.models.note(
+                case.name, CANDIDATE, week, {"version": version, "inputs": planned.inputs, "delta_versions": planned.versions}
+            )
             wrong = package.wrong_answers(*store.models.load(case.name, version))
             context.log.info(f"{week}: candidate {version} from {len(rows):,} events of {len(planned.training)} days")
             yield _evaluation(spec, week, passed=not wrong, description="; ".join(wrong) or "loaded again, predicts the same")
@@ -126,7 +130,9 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
 
 def report_asset(case: UseCase) -> dg.AssetsDefinition:
     """Candidate against champion on the same mature rows, and the decision; carries the champion forward."""
-    spec = check_spec(case, REPORT, GATE, "The gate: every condition for going live holds (the table says which).", case_weeks(case))
+    spec = check_spec(
+        case, REPORT, GATE, "The gate: every condition for going live holds (the table says which).", case_weeks(case)
+    )
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
         mature = _MatureEvents(case, store, weeks)
@@ -134,12 +140,18 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
             report = _decide(case, store, week, mature)
             pictures = draw(report)
             page = render(report, pictures, title=f"{case.title}, week of {week}")
-            place = store.models.save_report(case.name, week, report.to_json(), page, {f"{name}.png": png for name, png in pictures.items()})
+            place = store.models.save_report(
+                case.name, week, report.to_json(), page, {f"{name}.png": png for name, png in pictures.items()}
+            )
             inputs = evaluation_inputs(case, store, week, candidate=report.candidate.version)
             store.models.note(case.name, REPORT, week, {"version": report.candidate.version, "inputs": inputs})
             decision = report.decision
-            failed = [f"{reason.name}: {reason.observed}, wanted {reason.wanted}" for reason in decision.reasons if not reason.passed]
-            context.log.info(f"{week}: {'promoted' if decision.promoted else 'refused'} {report.candidate.version} {'; '.join(failed)}")
+            failed = [
+                f"{reason.name}: {reason.observed}, wanted {reason.wanted}" for reason in decision.reasons if not reason.passed
+            ]
+            context.log.info(
+                f"{week}: {'promoted' if decision.promoted else 'refused'} {report.candidate.version} {'; '.join(failed)}"
+            )
             description = "; ".join(failed) or "every condition holds"
             metadata = {"reasons": dg.MarkdownMetadataValue(summary_markdown(report))}
             yield _evaluation(spec, week, passed=decision.promoted, description=description, metadata=metadata)
@@ -155,7 +167,13 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
 
 def deployed_asset(case: UseCase) -> dg.AssetsDefinition:
     """The package that scorers use from a week on. A refused week has none: the model in force stays."""
-    spec = check_spec(case, DEPLOYED, ANSWERS, "Loaded as a scorer loads it, the package gives the scores it was published with.", case_weeks(case))
+    spec = check_spec(
+        case,
+        DEPLOYED,
+        ANSWERS,
+        "Loaded as a scorer loads it, the package gives the scores it was published with.",
+        case_weeks(case),
+    )
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
         for week in weeks:
@@ -163,15 +181,25 @@ def deployed_asset(case: UseCase) -> dg.AssetsDefinition:
             decision = Report.from_json(text).decision if text else None
             if decision is None or not decision.promoted or decision.champion_after is None:
                 store.models.withdraw(case.name, week)
-                context.log.warning(f"{week}: not deployed, {'the gate refused the candidate' if text else 'there is no evaluation report'}")
+                context.log.warning(
+                    f"{week}: not deployed, {'the gate refused the candidate' if text else 'there is no evaluation report'}"
+                )
                 continue
             version = decision.champion_after
             wrong = package.wrong_answers(*store.models.load(case.name, version))
-            yield _evaluation(spec, week, passed=not wrong, description="; ".join(wrong) or "every test event has the published score")
+            yield _evaluation(
+                spec, week, passed=not wrong, description="; ".join(wrong) or "every test event has the published score"
+            )
             if not wrong:
                 why = {reason.name: f"{reason.observed} (wanted {reason.wanted})" for reason in decision.reasons}
                 store.models.deploy(case.name, week, version, why)
-                yield _materialized(case, DEPLOYED, week, version, {"model_version": version, "package": _path(store.models.package(case.name, version))})
+                yield _materialized(
+                    case,
+                    DEPLOYED,
+                    week,
+                    version,
+                    {"model_version": version, "package": _path(store.models.package(case.name, version))},
+                )
 
     return _weekly(case, DEPLOYED, make, spec, deps=[dg.AssetDep([case.name, REPORT])], kinds={"lightgbm"}, group="models")
 
@@ -201,7 +229,10 @@ def _decide(case: UseCase, store: Store, week: Day, mature: _MatureEvents) -> Re
     champion = champion_before(case, store, week)
     champion_files, champion_manifest = store.models.load(case.name, champion) if champion else ({}, {})
     ours = Candidate(
-        **{name: package.model_in(files, folder) for name, folder in zip(("model", "baseline", "climatology"), package.MODELS, strict=True)},
+        **{
+            name: package.model_in(files, folder)
+            for name, folder in zip(("model", "baseline", "climatology"), package.MODELS, strict=True)
+        },
         threshold=manifest["threshold"],
         training_rows=manifest["training_rows"],
         positives=manifest["positives"],
@@ -275,7 +306,9 @@ def _evaluation(
 
 
 def _materialized(case: UseCase, name: str, week: Day, content: str, metadata: Mapping[str, Any]) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization([case.name, name], partition=week, metadata=dict(metadata), tags={"dagster/data_version": content})
+    return dg.AssetMaterialization(
+        [case.name, name], partition=week, metadata=dict(metadata), tags={"dagster/data_version": content}
+    )
 
 
 def _candidate_metadata(
@@ -294,9 +327,14 @@ def _candidate_metadata(
 
 def _report_metadata(report: Report, pictures: Mapping[str, bytes], page: Any) -> dict[str, Any]:
     shown = {
-        name: dg.MarkdownMetadataValue(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})") for name, png in pictures.items()
+        name: dg.MarkdownMetadataValue(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+        for name, png in pictures.items()
     }
-    rivals: dict[str, evaluate.Performance | None] = {"champion": report.champion, "baseline": report.baseline, "climatology": report.climatology}
+    rivals: dict[str, evaluate.Performance | None] = {
+        "champion": report.champion,
+        "baseline": report.baseline,
+        "climatology": report.climatology,
+    }
     return {
         "summary": dg.MarkdownMetadataValue(summary_markdown(report)),
         "promoted": int(report.decision.promoted),

@@ -1,0 +1,1 @@
+"""WHERE rows come FROM."""

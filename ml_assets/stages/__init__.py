@@ -1,0 +1,1 @@
+"""HOW: pure functions, one module a stage."""

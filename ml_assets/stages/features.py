@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml_assets.stages.windows import Int64Array, Known, Timeline, ratio, trailing
-from ml_assets.use_case import Column, DType, Fact, Features, Latest, Lookup, Share, Trailing, UseCase
+from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -31,8 +31,7 @@ def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame
     """
     declared = case.features
     columns = {name: events[name].to_numpy() for name in declared.event_columns}
-    for name, values in _derived(case, events, tables):
-        columns[name] = values
+    columns |= dict(_derived(case, events, tables))
     columns |= declared.row(columns)
     kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
     head = {"event_id": events["event_id"], "event_time": events[case.event_time], "day": events["day"]}
@@ -44,7 +43,11 @@ def columns_of(trailing: Sequence[Trailing], latest: Sequence[Latest], lookups: 
     return (
         *(column for each in trailing for column in _trailing_columns(each)),
         *(column for each in latest for column in _latest_columns(each)),
-        *(_number(f"{each.table}_{value}", f"{value} of the {each.by}, from {each.table}") for each in lookups for value in each.values),
+        *(
+            _number(f"{each.table}_{value}", f"{value} of the {each.by}, from {each.table}")
+            for each in lookups
+            for value in each.values
+        ),
     )
 
 
@@ -132,7 +135,9 @@ def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tupl
 
 def _latest_values(declared: Latest, questions: _Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     facts = questions.tables[declared.table]
-    known, rows = questions.about(declared.table, declared.entity, known_at=declared.known_at, value=declared.known_at, id=declared.id)
+    known, rows = questions.about(
+        declared.table, declared.entity, known_at=declared.known_at, value=declared.known_at, id=declared.id
+    )
     known_at = _microseconds(facts[declared.known_at])[rows].astype(np.float64)
     now, age = _within(known.latest(), known_at, questions.asked_at, declared.within)
     then = questions.asked_at - declared.change_over // timedelta(microseconds=1)
@@ -160,7 +165,8 @@ def _take(values: npt.NDArray[np.float64], index: Int64Array) -> npt.NDArray[np.
 
 
 def _microseconds(instants: pd.Series) -> Int64Array:
-    return instants.dt.as_unit("us").dt.tz_convert(None).to_numpy().astype("datetime64[us]").astype(np.int64)
+    naive: Int64Array = instants.dt.as_unit("us").dt.tz_convert(None).to_numpy().astype("datetime64[us]").astype(np.int64)
+    return naive
 
 
 def _typed(values: npt.NDArray[Any], column: Column) -> Any:

@@ -14,7 +14,14 @@ PERFORMANCE_COLUMNS = (
     Column(name="alerts", dtype=DType.INT64, unit="events", minimum=0),
     *(
         Column(name=name, dtype=DType.FLOAT64, nullable=True, minimum=0, maximum=1)
-        for name in ("precision", "recall", "roc_auc", "average_precision", "baseline_average_precision", "climatology_average_precision")
+        for name in (
+            "precision",
+            "recall",
+            "roc_auc",
+            "average_precision",
+            "baseline_average_precision",
+            "climatology_average_precision",
+        )
     ),
 )
 

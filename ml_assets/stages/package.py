@@ -25,11 +25,20 @@ def files_of(candidate: Candidate) -> dict[str, bytes]:
 
 def model_in(files: Mapping[str, bytes], folder: str) -> Model:
     """One of the `MODELS` of a package."""
-    return Model.from_files({name.removeprefix(f"{folder}/"): content for name, content in files.items() if name.startswith(f"{folder}/")})
+    return Model.from_files(
+        {name.removeprefix(f"{folder}/"): content for name, content in files.items() if name.startswith(f"{folder}/")}
+    )
 
 
 def manifest_of(
-    case: UseCase, candidate: Candidate, *, week: Day, as_of: str, days: Mapping[str, tuple[Day, Day]], contents: Mapping[str, Any], holdout: pd.DataFrame
+    case: UseCase,
+    candidate: Candidate,
+    *,
+    week: Day,
+    as_of: str,
+    days: Mapping[str, tuple[Day, Day]],
+    contents: Mapping[str, Any],
+    holdout: pd.DataFrame,
 ) -> dict[str, Any]:
     """What a reader needs to trust and use the package. It depends on content alone, so equal models have equal versions.
 
@@ -76,7 +85,9 @@ def wrong_answers(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> li
     wrong = []
     for event in events:
         row = pd.DataFrame([event["features"]])
-        row = row.astype({feature["name"]: "str" if feature["dtype"] == "string" else np.float64 for feature in manifest["features"]})
+        row = row.astype(
+            {feature["name"]: "str" if feature["dtype"] == "string" else np.float64 for feature in manifest["features"]}
+        )
         got = float(model.predict(row)[0])
         if not math.isfinite(got) or got != event["score"]:
             wrong.append(f"{event['event_id']}: {got!r} instead of {event['score']!r}")

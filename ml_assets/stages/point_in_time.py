@@ -29,13 +29,19 @@ def look_ahead_findings(
     case: UseCase, features: pd.DataFrame, tables: Mapping[str, pd.DataFrame], days: Sequence[Day]
 ) -> dict[Day, list[Finding]]:
     """For each day, the events at one moment of it (the median event's) are computed again from what was known by then."""
-    by_day = {name: dict(tuple(frame.groupby("day", sort=False))) for name, frame in tables.items() if case.table(name).daily}
+    by_day = {
+        name: {str(day): rows for day, rows in frame.groupby("day", sort=False)}
+        for name, frame in tables.items()
+        if case.table(name).daily
+    }
     found: dict[Day, list[Finding]] = {}
     for day, stored in features[features["day"].isin(days)].groupby("day", sort=False):
         moment = stored["event_time"].sort_values().iloc[len(stored) // 2]
         at_moment = stored[stored["event_time"] == moment]
         world = {
-            name: known_by(_last_days(by_day[name], frame, str(day), case.lookback_days) if name in by_day else frame, case.table(name), moment)
+            name: known_by(
+                _last_days(by_day[name], frame, str(day), case.lookback_days) if name in by_day else frame, case.table(name), moment
+            )
             for name, frame in tables.items()
         }
         events = world[case.events]

@@ -21,7 +21,9 @@ SCORE_COLUMNS = (
 )
 
 
-def score(features: pd.DataFrame, *, version: str, threshold: float, model: Model, baseline: Model, climatology: Model) -> pd.DataFrame:
+def score(
+    features: pd.DataFrame, *, version: str, threshold: float, model: Model, baseline: Model, climatology: Model
+) -> pd.DataFrame:
     """One row an event, in the order of `features`, with the scores of the two models that the deployed one has to beat."""
     scores = model.predict(features)
     return pd.DataFrame(
@@ -57,4 +59,6 @@ def scoring_findings(events: Mapping[Day, int], scores: pd.DataFrame, days: Sequ
 
 def no_scores() -> pd.DataFrame:
     """The table without rows."""
-    return pd.DataFrame({column.name: pd.Series(dtype=nullable_dtype(column.dtype)) for column in SCORE_COLUMNS} | {"day": pd.Series(dtype="str")})
+    return pd.DataFrame(
+        {column.name: pd.Series(dtype=nullable_dtype(column.dtype)) for column in SCORE_COLUMNS} | {"day": pd.Series(dtype="str")}
+    )

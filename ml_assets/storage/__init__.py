@@ -1,0 +1,1 @@
+"""WHERE things are kept: tables, models, reports."""

@@ -62,7 +62,9 @@ class Tables:
             ValueError: rows belong to a day that is not in `inputs`.
         """
         if stray := set(rows["day"].unique()) - set(inputs):
-            raise ValueError(f"table {name}: rows of {', '.join(sorted(stray))} were handed over, but only {len(inputs)} other days are published")
+            raise ValueError(
+                f"table {name}: rows of {', '.join(sorted(stray))} were handed over, but only {len(inputs)} other days are published"
+            )
         before = self.ledger(name)
         contents = content_hashes(rows, inputs)
         changed = {
@@ -89,11 +91,18 @@ class Tables:
         )
 
     def read(
-        self, name: str, days: Iterable[Day] | None = None, *, columns: Sequence[str] | None = None, version: int | None = None
+        self,
+        name: str,
+        days: Iterable[Day] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: Sequence[tuple[str, str, Any]] = (),
+        version: int | None = None,
     ) -> pd.DataFrame:
         """Rows of these days (all days when None), ordered by day and by the order in which they were written.
 
         Args:
+            where: further conditions that rows must meet, such as `("event_id", "=", "…")`.
             version: a Delta version to read back, None for the newest.
 
         Raises:
@@ -103,13 +112,12 @@ class Tables:
         if table is None:
             raise FileNotFoundError(f"table {name} of {self.case} does not exist at {self.path(name)}: materialise it first")
         wanted = None if days is None else sorted(days)
-        filters = None if wanted is None else [("day", "in", wanted or ["none"])]
-        arrow = table.to_pyarrow_table(filters=filters, columns=None if columns is None else list(columns))
-        frame = arrow.to_pandas(types_mapper=_pandas_type)
-        if "day" not in frame:
-            return frame
-        order = np.argsort(frame["day"].to_numpy(dtype=str), kind="stable")
-        return frame.take(order).reset_index(drop=True)
+        filters = [*where, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
+        arrow = table.to_pyarrow_table(filters=filters or None, columns=None if columns is None else list(columns))
+        if "day" in arrow.column_names:
+            arrow = _in_order_of_days(arrow)
+        frame: pd.DataFrame = arrow.to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
+        return frame
 
     def ledger(self, name: str, days: Iterable[Day] | None = None) -> dict[Day, Entry]:
         """What is published for each day; empty for a table that does not exist."""
@@ -145,6 +153,15 @@ def fingerprint(*parts: object) -> str:
     (True, False)
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _in_order_of_days(rows: pa.Table) -> pa.Table:
+    """Files come back in any order; within a file rows stand as they were written."""
+    days = rows["day"].combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(days.dictionary.to_numpy(zero_copy_only=False)))[days.indices.to_numpy()]
+    if len(rank) and (np.diff(rank) < 0).any():
+        return rows.take(pa.array(np.argsort(rank, kind="stable")))
+    return rows
 
 
 def _pandas_type(dtype: pa.DataType) -> Any:

@@ -14,7 +14,9 @@ HOURS = timedelta(hours=1)
 WINDOWS = (1 * HOURS, 3 * HOURS, 24 * HOURS, 7 * 24 * HOURS, 28 * 24 * HOURS)
 ENTITIES = (("origin",), ("carrier",), ("destination",), ("tail_number",), ("origin", "destination"))
 
-DEPARTURE_DELAY = Fact(name="departure_delay", table="flights", value="departure_delay_minutes", known_at="departure", unit="minutes")
+DEPARTURE_DELAY = Fact(
+    name="departure_delay", table="flights", value="departure_delay_minutes", known_at="departure", unit="minutes"
+)
 ARRIVAL_DELAY = Fact(name="arrival_delay", table="flights", value="arrival_delay_minutes", known_at="arrival", unit="minutes")
 LATE = Fact(name="late", table="flights", value="late", known_at="late_known_at", unit="share")
 

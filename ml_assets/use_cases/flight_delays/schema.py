@@ -56,7 +56,7 @@ def derive_flights(rows: pd.DataFrame) -> pd.DataFrame:
             "predicted_at": departure - PREDICTED_BEFORE,
             "scheduled_departure": departure,
             "scheduled_arrival": arrival,
-            "scheduled_minutes": (arrival - departure) / pd.Timedelta(minutes=1),
+            "scheduled_minutes": (arrival - departure).dt.total_seconds() / 60,
             "local_minute": rows["hour"] * 60 + rows["minute"],
             "local_date": rows["partition_day"],
             "carrier": rows["carrier"],
@@ -73,7 +73,9 @@ def derive_flights(rows: pd.DataFrame) -> pd.DataFrame:
             "diverted": diverted.astype("int64"),
             "late": late.astype("int64"),
             "late_known_at": actual_arrival.where(~rows["arr_delay"].isna(), departure.where(cancelled, given_up)),
-            "reject_reason": reason.where(rows["sched_dep_time"] == rows["hour"] * 100 + rows["minute"], "sched_dep_time is not hour and minute"),
+            "reject_reason": reason.where(
+                rows["sched_dep_time"] == rows["hour"] * 100 + rows["minute"], "sched_dep_time is not hour and minute"
+            ),
         }
     )
 
@@ -96,7 +98,13 @@ def derive_weather(rows: pd.DataFrame) -> pd.DataFrame:
 def derive_planes(rows: pd.DataFrame) -> pd.DataFrame:
     """The register; a year of manufacture that is not known stays missing."""
     return pd.DataFrame(
-        {"tail_number": rows["tailnum"], "built": rows["year"], "seats": rows["seats"], "engines": rows["engines"], "model": rows["model"]}
+        {
+            "tail_number": rows["tailnum"],
+            "built": rows["year"],
+            "seats": rows["seats"],
+            "engines": rows["engines"],
+            "model": rows["model"],
+        }
     )
 
 
@@ -109,7 +117,9 @@ def _new_york_instants(rows: pd.DataFrame, minute: Any) -> tuple[pd.Series, pd.S
     reason = pd.Series(pd.NA, index=rows.index, dtype="str")
     reason = reason.mask(instant.dt.floor("h") != rows["time_hour"], "time_hour is another instant than the local clock time")
     reason = reason.mask(instant.isna(), "no such clock time in New York on that day")
-    return instant.dt.as_unit("us"), reason.mask(date.dt.strftime("%Y-%m-%d") != rows["partition_day"], "year, month, day are not the delivered day")
+    return instant.dt.as_unit("us"), reason.mask(
+        date.dt.strftime("%Y-%m-%d") != rows["partition_day"], "year, month, day are not the delivered day"
+    )
 
 
 def _first_showing(after: pd.Series, hhmm: pd.Series, timezones: pd.Series) -> pd.Series:

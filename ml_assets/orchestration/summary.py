@@ -1,0 +1,85 @@
+"""What there is, in a few lines: rows by table, the account of every delivered row, decisions by week, live performance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ml_assets.orchestration.partitions import case_weeks
+from ml_assets.orchestration.store import Store
+from ml_assets.stages.evaluate import Report
+from ml_assets.stages.labels import latest_known
+from ml_assets.stages.monitor import performance
+from ml_assets.use_case import Day, UseCase, shift
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Week:
+    """One decision, and how the model in force did in the week (over the events whose truth is known by now)."""
+
+    week: Day
+    report: Report
+    in_force: str | None
+    live: dict[str, float] | None
+
+
+def account(case: UseCase, store: Store) -> pd.DataFrame:
+    """What became of every delivered event, one row a day: `delivered` = `scorable` + `rejected` + `waiting`.
+
+    `scorable` events have features, `waiting` ones were delivered but are held up by a check; of the scorable, `labelled` ones have a
+    known truth.
+    """
+    tables, events = store.tables(case), case.event_table
+    rows = {
+        name: pd.Series({day: entry.rows for day, entry in tables.ledger(name).items()}, dtype="int64") for name in _counted(case)
+    }
+    found = pd.DataFrame({"delivered": rows[events.raw_name]})
+    for name, table in (("scorable", "features"), ("rejected", events.rejected_name)):
+        found[name] = rows[table].reindex(found.index, fill_value=0)
+    held_up = ~found.index.isin(rows["features"].index)
+    found["waiting"] = (found["delivered"] - found["rejected"]).where(held_up, 0)
+    labels = (
+        tables.read("labels", columns=["event_id", "event_day", "day"])
+        if rows["labels"].size
+        else pd.DataFrame({"event_id": [], "event_day": []})
+    )
+    found["labelled"] = labels.groupby("event_day")["event_id"].nunique().reindex(found.index, fill_value=0)
+    found["remainder"] = found["delivered"] - found["scorable"] - found["rejected"] - found["waiting"]
+    return found
+
+
+def weeks(case: UseCase, store: Store) -> list[Week]:
+    """Every decision so far, in order."""
+    tables = store.tables(case)
+    reports = {week: Report.from_json(text) for week, text in store.models.reports(case.name).items()}
+    scored = tables.ledger("scores")
+    found = []
+    for week, report in reports.items():
+        days = [day for day in scored if week <= day <= shift(week, 6)]
+        deployed = store.models.in_force(case.name, week)
+        found.append(
+            Week(week=week, report=report, in_force=deployed and deployed[1], live=_live(case, store, days) if days else None)
+        )
+    return found
+
+
+def live(case: UseCase, store: Store) -> dict[str, float] | None:
+    """Performance over all scored days together; None before any."""
+    days = list(store.tables(case).ledger("scores"))
+    return _live(case, store, days) if days else None
+
+
+def next_weeks(case: UseCase, store: Store) -> Sequence[Day]:
+    """Weeks without a decision."""
+    return [week for week in case_weeks(case).get_partition_keys() if store.models.report(case.name, week) is None]
+
+
+def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
+    tables = store.tables(case)
+    ahead = [day for day in tables.ledger("labels") if min(days) <= day <= shift(max(days), case.label_lookback_days)]
+    labels = tables.read("labels", ahead, columns=["event_id", "known_at", "label", "day"])
+    return performance(tables.read("scores", days), latest_known(labels, pd.Timestamp.max.tz_localize("UTC")))
+
+
+def _counted(case: UseCase) -> list[str]:
+    return [case.event_table.raw_name, case.event_table.rejected_name, "features", "labels"]
