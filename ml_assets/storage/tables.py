@@ -23,6 +23,9 @@ from deltalake.exceptions import TableNotFoundError
 from ml_assets.use_case import Day
 
 _ENTRIES = "ml_assets.days"
+_POSITION = (
+    "_position"  # of a row within its day: Delta Lake promises no order of rows, and what is computed from them depends on it
+)
 _KEEP_HISTORY = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days"}
 
 
@@ -80,9 +83,10 @@ class Tables:
     def _commit(self, name: str, rows: pd.DataFrame, schema: pa.Schema, entries: Mapping[Day, Mapping[str, Any]]) -> None:
         days = ", ".join(f"'{day}'" for day in sorted(entries))
         exists = self._table(name) is not None
+        table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None)
         write_deltalake(
             str(self.path(name)),
-            pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None),
+            table.append_column(_POSITION, pa.array(rows.groupby("day", sort=False).cumcount().to_numpy(), pa.int64())),
             mode="overwrite",
             predicate=f"day IN ({days})" if exists else None,
             partition_by=["day"],
@@ -113,10 +117,10 @@ class Tables:
             raise FileNotFoundError(f"table {name} of {self.case} does not exist at {self.path(name)}: materialise it first")
         wanted = None if days is None else sorted(days)
         filters = [*where, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
-        arrow = table.to_pyarrow_table(filters=filters or None, columns=None if columns is None else list(columns))
-        if "day" in arrow.column_names:
-            arrow = _in_order_of_days(arrow)
-        frame: pd.DataFrame = arrow.to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
+        chosen = None if columns is None else [*dict.fromkeys((*columns, "day", _POSITION))]
+        arrow = _in_order(table.to_pyarrow_table(filters=filters or None, columns=chosen))
+        kept = [column for column in arrow.column_names if column != _POSITION and (columns is None or column in columns)]
+        frame: pd.DataFrame = arrow.select(kept).to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
         return frame
 
     def ledger(self, name: str, days: Iterable[Day] | None = None) -> dict[Day, Entry]:
@@ -155,13 +159,12 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _in_order_of_days(rows: pa.Table) -> pa.Table:
-    """Files come back in any order; within a file rows stand as they were written."""
+def _in_order(rows: pa.Table) -> pa.Table:
+    """Rows by day and position: files come back in any order, and so do the rows of a file."""
     days = rows["day"].combine_chunks().dictionary_encode()
-    rank = np.argsort(np.argsort(days.dictionary.to_numpy(zero_copy_only=False)))[days.indices.to_numpy()]
-    if len(rank) and (np.diff(rank) < 0).any():
-        return rows.take(pa.array(np.argsort(rank, kind="stable")))
-    return rows
+    day = np.argsort(np.argsort(days.dictionary.to_numpy(zero_copy_only=False)))[days.indices.to_numpy()]
+    order = np.lexsort((rows[_POSITION].to_numpy(), day))
+    return rows if (np.diff(order) == 1).all() else rows.take(pa.array(order))
 
 
 def _pandas_type(dtype: pa.DataType) -> Any:
