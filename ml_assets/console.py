@@ -13,6 +13,8 @@ from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
 out = Console(soft_wrap=True, highlight=False)
+if not out.is_terminal:
+    out.width = 160
 
 
 def print_account(found: pd.DataFrame) -> None:
@@ -70,22 +72,25 @@ def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], sec
 
 
 def _decisions(weeks: list[summary.Week]) -> None:
-    """One line a week."""
+    """One line a week; average precision (AP) on the hold-out, and live."""
     table = Table("week", "candidate", "AP", "champion", "AP", "baseline AP", "decision", "live AP", box=None, header_style="bold")
     for week in weeks:
         report, champion = week.report, week.report.champion
-        failed = [reason.name for reason in report.decision.reasons if not reason.passed]
         table.add_row(
             week.week,
-            report.candidate.version,
+            report.candidate.version[-8:],
             f"{report.candidate.metrics['average_precision']:.4f}",
             champion.version if champion else "none yet",
             f"{champion.metrics['average_precision']:.4f}" if champion else "",
             f"{report.baseline.metrics['average_precision']:.4f}",
-            "[green]promoted[/]" if report.decision.promoted else f"[yellow]refused[/]: {', '.join(failed)}",
+            "[green]promoted[/]" if report.decision.promoted else "[yellow]refused[/]",
             f"{week.live['average_precision']:.4f}" if week.live else "",
         )
     out.print(table)
+    for week in weeks:
+        for reason in week.report.decision.reasons:
+            if not reason.passed:
+                out.print(f"[yellow]{week.week} refused[/]: {reason.name} is {reason.observed}, wanted {reason.wanted}")
 
 
 def print_provenance(case: UseCase, found: provenance.Provenance) -> None:

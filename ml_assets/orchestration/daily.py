@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
-from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
+from ml_assets.orchestration.planning import NotMade, Recipe, expected_inputs, recipes
 from ml_assets.orchestration.publish import Event, Made, check_spec, outputs, publish, table_schema
 from ml_assets.orchestration.store import Store
 from ml_assets.sources.files import PROVENANCE
@@ -46,7 +46,7 @@ class Days:
     tables: Tables
     asked: list[Day]
     inputs: dict[Day, str]
-    held_back: dict[Day, str]
+    held_back: dict[Day, NotMade]
     log: Callable[[str], None]
 
     @property
@@ -235,19 +235,15 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
     def make(days: Days) -> Iterator[Made]:
         known = days.around("labels", ahead=case.label_lookback_days)
         rows = monitor.daily_performance(days.tables.read("scores", days.ready), known)
-        waiting = rows[rows["waiting"] > 0].set_index("day")["waiting"]
-        immature = {str(day): f"{count} labels of the day are not known yet" for day, count in waiting.items()}
-        mature = {day: made_from for day, made_from in days.inputs.items() if day not in immature}
-        rows = rows[rows["day"].isin(list(mature))]
-        verdicts = audit(rows, days=list(mature), columns=columns, key=["model_version"])
+        verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])
         figures = rows.drop_duplicates("day", keep="last").set_index("day").drop(columns="model_version").to_dict("index")
         yield Made(
             table="live_performance",
             rows=rows,
             columns=columns,
-            inputs=mature,
+            inputs=days.inputs,
             checks={check: verdicts},
-            held_back=days.held_back | immature,
+            held_back=days.held_back,
             shown={
                 str(day): {str(name): float(value) for name, value in row.items() if value == value} for day, row in figures.items()
             },

@@ -38,6 +38,14 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NotMade:
+    """Why a day is not made; `expected` when nothing is wrong, as before the first model or while labels are awaited."""
+
+    reason: str
+    expected: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How the days of a table are made: from which inputs, by which code, and what else decides (a source's version, a model's)."""
 
@@ -49,16 +57,16 @@ class Recipe:
     """Why a day cannot be made when `also` says nothing about it."""
 
 
-def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> tuple[dict[Day, str], dict[Day, str]]:
+def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> tuple[dict[Day, str], dict[Day, NotMade]]:
     """For each day a hash of what it would be made from now; for a day that cannot be made, why not."""
     ledgers = {each.table: store.tables(case).ledger(each.table) for each in recipe.inputs}
     also = recipe.also(store, days) if recipe.also else dict.fromkeys(days, "")
     made_from, held_back = {}, {}
     for day in days:
-        if day not in also:
-            held_back[day] = recipe.missing
-        elif reason := _not_published(recipe, ledgers, day):
-            held_back[day] = reason
+        if day in also and (reason := _not_published(recipe, ledgers, day)):
+            held_back[day] = NotMade(reason=reason, expected=False)
+        elif day not in also:
+            held_back[day] = NotMade(reason=recipe.missing, expected=True)
         else:
             contents = [[_content(ledgers[each.table], key) for key in each.days(day)] for each in recipe.inputs]
             made_from[day] = fingerprint(recipe.code, also[day], contents)
@@ -99,8 +107,15 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
             missing="no model was in force on this day",
         )
     )
-    waiting = Input(table="labels", ahead=case.label_lookback_days, required=False)
-    found.append(Recipe(table="live_performance", inputs=(Input(table="scores"), waiting), code=code_of(monitor, labels, quality)))
+    found.append(
+        Recipe(
+            table="live_performance",
+            inputs=(Input(table="scores"), Input(table="labels", ahead=case.label_lookback_days, required=False)),
+            code=code_of(monitor, labels, quality),
+            also=_all_labels_known(case),
+            missing="no model was in force on this day, or some of its labels are not known yet",
+        )
+    )
     return {recipe.table: recipe for recipe in found}
 
 
@@ -118,6 +133,22 @@ def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         return {day: deployed[1] for day, deployed in found.items() if deployed is not None}
 
     return versions
+
+
+def _all_labels_known(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    def mature(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        tables = store.tables(case)
+        scored = tables.ledger("scores", days)
+        around = {shift(day, ahead) for day in scored for ahead in range(case.label_lookback_days + 1)}
+        published = sorted(set(tables.ledger("labels")) & around)
+        if not published:
+            return {}
+        known = tables.read("labels", published, columns=["event_id", "event_day"]).groupby("event_day")["event_id"].nunique()
+        immature = {day for day, entry in scored.items() if int(known.get(day, 0)) < entry.rows}
+        live = _model_in_force(case)(store, days)
+        return {day: "" for day in live if day not in immature}
+
+    return mature
 
 
 def _not_published(recipe: Recipe, ledgers: Mapping[str, Mapping[Day, Entry]], day: Day) -> str | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+from ml_assets.orchestration.planning import NotMade
 from ml_assets.stages.quality import Verdict
 from ml_assets.storage.tables import Entry, Tables
 from ml_assets.use_case import Column, Day, DType, UseCase
@@ -48,7 +49,7 @@ class Made:
     columns: Sequence[Column]
     inputs: Mapping[Day, str]
     checks: Mapping[str, Mapping[Day, Verdict]] = field(default_factory=dict)
-    held_back: Mapping[Day, str] = field(default_factory=dict)
+    held_back: Mapping[Day, NotMade] = field(default_factory=dict)
     shown: Mapping[Day, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -138,13 +139,13 @@ def _evaluations(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, mad
                 "failed": len(verdict.failed),
             },
         )
-    for day, reason in made.held_back.items():
+    for day, why in made.held_back.items():
         yield _evaluation(
             spec,
             _partition(context, day),
             passed=False,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=f"not made: {reason}",
+            severity=dg.AssetCheckSeverity.WARN if why.expected else dg.AssetCheckSeverity.ERROR,
+            description=f"not made: {why.reason}",
             metadata={},
         )
 

@@ -215,9 +215,9 @@ class _MatureEvents:
     def rows(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
         """Events of these days whose label was known by then, with the column `label`."""
         known = labels.latest_known(self._labels, known_by).set_index("event_id")["label"]
-        rows = self._features[self._features["day"].between(min(days), max(days))]
-        label = rows["event_id"].map(known)
-        return rows[label.notna()].assign(label=label.dropna())
+        label = self._features["event_id"].map(known)
+        wanted = self._features["day"].between(min(days), max(days)) & label.notna()
+        return self._features[wanted].assign(label=label[wanted])
 
 
 def _decide(case: UseCase, store: Store, week: Day, mature: _MatureEvents) -> Report:

@@ -95,11 +95,13 @@ def choose_threshold(
     distinct = np.unique(day)
     if len(distinct) < THRESHOLD_MINIMUM_DAYS:
         return operating_threshold(model.predict(rows), case.training.alert_share)
-    earlier = day < distinct[-THRESHOLD_DAYS]
-    rehearsal = fit(
-        "lightgbm", rows[earlier], labels[earlier], features=case.features, training=_shortened(case.training), climatology=()
+    if (day[1:] < day[:-1]).any():
+        raise ValueError("rows must be in order of time: their days go back")
+    first = int(np.searchsorted(day, distinct[-THRESHOLD_DAYS]))  # a slice is a view: no second copy of all features
+    earlier = fit(
+        "lightgbm", rows.iloc[:first], labels[:first], features=case.features, training=_shortened(case.training), climatology=()
     )
-    return operating_threshold(rehearsal.predict(rows[~earlier]), case.training.alert_share)
+    return operating_threshold(earlier.predict(rows.iloc[first:]), case.training.alert_share)
 
 
 def operating_threshold(scores: FloatArray, alert_share: float) -> float:
