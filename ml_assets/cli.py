@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Never
@@ -12,14 +12,17 @@ from typing import Annotated, Never
 import dagster as dg
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ml_assets.console import checks_in_words, out, print_account, print_provenance, print_summary
 from ml_assets.orchestration import provenance, summary
-from ml_assets.orchestration.partitions import case_days
+from ml_assets.orchestration.partitions import case_days, case_weeks
+from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date, daily_tables_of
 from ml_assets.orchestration.store import Store
-from ml_assets.use_case import UseCase
+from ml_assets.orchestration.weekly import WEEKLY
+from ml_assets.use_case import WHOLE, UseCase, shift
 from ml_assets.use_cases import find
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -34,9 +37,11 @@ def run(
 ) -> None:
     """Bring everything up to date: ingest, clean, features, weekly models and decisions, scores, live performance."""
     chosen, store = _case(case), Store()
+    if to is not None:
+        _key(to, case_days(chosen).get_partition_keys(), to)
     started = time.monotonic()
     with _listening() as heard:
-        runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard)
+        runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard, begun=heard.begin)
         bring_up_to_date(runner, last=to)
     print_summary(chosen, store, runner.results, time.monotonic() - started)
     _exit_on_failed(runner.results)
@@ -51,7 +56,6 @@ def materialize(
 ) -> None:
     """Materialise a range of partitions of some assets in one run, whether they are stale or not."""
     chosen, store = _case(case), Store()
-    keys = case_days(chosen).get_partition_keys()
     lines = [name for table in chosen.daily_tables for name in (table.raw_name, table.name)]
     tables = [name.strip() for name in select.split(",") if name.strip()] or [
         *lines,
@@ -60,9 +64,11 @@ def materialize(
         "scores",
         "live_performance",
     ]
+    keys = _partitions(chosen, tables)
+    start, end = _key(first, keys, keys[0]), _key(last, keys, first or keys[-1])
     with _listening() as heard:
-        runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard)
-        result = runner.run(daily_tables_of(chosen, tables), first or keys[0], last or first or keys[-1], title="materialize")
+        runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard, begun=heard.begin)
+        result = runner.run(daily_tables_of(chosen, tables), start, end, title="materialize")
     out.print(f"{result.materialized:,} partitions materialised; {checks_in_words([result])}; run {result.run_id}")
     _exit_on_failed([result])
 
@@ -100,8 +106,38 @@ def _case(name: str) -> UseCase:
         _fail(str(error.args[0]))
 
 
+def _partitions(case: UseCase, tables: list[str]) -> list[str]:
+    """The partition keys that these assets have in common."""
+    undated = [name for table in case.dimensions for name in (table.raw_name, table.name)]
+    kinds = {"days": [name for name in recipes(case) if name not in undated], "weeks": list(WEEKLY), "no partitions": undated}
+    known = [name for names in kinds.values() for name in names]
+    if unknown := [name for name in tables if name not in known]:
+        _fail(f"no asset {', '.join(unknown)} in {case.name}; there are {', '.join(known)}")
+    of_kind = {kind for kind, names in kinds.items() if set(names) & set(tables)}
+    if len(of_kind) != 1:
+        _fail(
+            f"one run has one kind of partitions; {', '.join(tables)} have {' and '.join(sorted(of_kind))}: materialise them one by one"
+        )
+    partitions = {
+        "days": case_days(case).get_partition_keys(),
+        "weeks": case_weeks(case).get_partition_keys(),
+        "no partitions": [WHOLE],
+    }
+    return list(partitions[of_kind.pop()])
+
+
+def _key(given: str | None, keys: Sequence[str], default: str) -> str:
+    chosen = given or default
+    if chosen not in keys:
+        _fail(
+            f"no partition {chosen}; they go from {keys[0]} to {keys[-1]}"
+            + (" by weeks" if len(keys) > 1 and keys[1] != shift(keys[0], 1) else "")
+        )
+    return chosen
+
+
 def _fail(message: str) -> Never:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/] {message}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/] {escape(message)}")
     raise typer.Exit(1)
 
 
@@ -129,6 +165,10 @@ class _Listener:
         elif record.levelno >= logging.INFO:
             self._say(str(meta.get("orig_message", record.getMessage())), failed=record.levelno >= logging.ERROR)
 
+    def begin(self, title: str, partitions: int) -> None:
+        """A new run starts: a new bar."""
+        self.progress.update(self.task, description=title, completed=0, total=partitions)
+
     def _event(self, event: dg.DagsterEvent) -> None:
         match event.event_type:
             case dg.DagsterEventType.ASSET_MATERIALIZATION:
@@ -137,7 +177,7 @@ class _Listener:
                 self.progress.update(self.task, description=str(event.step_key).split("__", 1)[-1])
 
     def _say(self, text: str, *, failed: bool) -> None:
-        stamp = time.strftime("%H:%M:%S")
+        stamp, text = time.strftime("%H:%M:%S"), escape(text)
         self.progress.console.print(f"[dim]{stamp}[/] [red]{text}[/]" if failed else f"[dim]{stamp}[/] {text}", soft_wrap=True)
 
 
@@ -158,7 +198,7 @@ def _listening() -> Iterator[_Listener]:
 def _exit_on_failed(results: list[RunResult]) -> None:
     failed = [check for result in results for check in result.failed]
     for check in failed[:20]:
-        out.print(f"[red]✗[/] {check.asset_key.path[-1]} {check.partition}: {check.check_name}: {check.description}")
+        out.print(f"[red]✗[/] {check.asset_key.path[-1]} {check.partition}: {check.check_name}: {escape(check.description or '')}")
     if len(failed) > 20:
         out.print(f"[red]✗[/] and {len(failed) - 20:,} more")
     if failed:

@@ -223,7 +223,7 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         kinds={"lightgbm", "deltalake"},
         schemas={"scores": columns},
         group="scores",
-        also=[dg.AssetDep([case.name, "deployed_model"], partition_mapping=dg.TimeWindowPartitionMapping())],
+        also=[dg.AssetDep([case.name, "deployed_model"], partition_mapping=days_back(0))],
     )
 
 

@@ -14,10 +14,9 @@ from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import Recipe, recipes, stale_days
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weekly import CANDIDATE, DEPLOYED, GATE, REPORT, stale_weeks
+from ml_assets.orchestration.weekly import GATE, WEEKLY, possible_weeks, stale_weeks
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 
-WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
 AFTER_DEPLOYMENT = ("scores", "live_performance")
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
@@ -49,6 +48,8 @@ class Runner:
     instance: dg.DagsterInstance
     heard: Callable[[logging.LogRecord], None]
     """Gets every log record and event of the run, for a progress bar."""
+    begun: Callable[[str, int], None] = lambda _title, _partitions: None
+    """Gets title and number of partitions of a run when it begins."""
     results: list[RunResult] = field(default_factory=list)
 
     def run(self, tables: Sequence[str], first: Day, last: Day, *, title: str) -> RunResult:
@@ -57,6 +58,7 @@ class Runner:
         Raises:
             dagster.DagsterError: a step failed. Days that fail a check do not: they are in the result.
         """
+        self.begun(title, len(tables) * _count(self.case, first, last, weekly=set(tables) <= set(WEEKLY)))
         definitions = build_defs([self.case], store=self.store, loggers={"terminal": self._logger()})
         tags = {} if first == WHOLE else dict(zip(_RANGE, (first, last), strict=True))
         outcome = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -73,6 +75,10 @@ class Runner:
         )
         self.results.append(result)
         return result
+
+    def say(self, text: str) -> None:
+        """A line of our own among those of the runs."""
+        self.heard(logging.LogRecord("ml_assets", logging.INFO, __file__, 0, text, None, None))
 
     def _logger(self) -> dg.LoggerDefinition:
         heard = self.heard
@@ -101,8 +107,11 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
             runner.run([table.raw_name, table.name, table.rejected_name], WHOLE, WHOLE, title=table.name)
     before = [name for name in known if name not in AFTER_DEPLOYMENT and not _undated(case, name)]
     _settle(runner, [known[name] for name in before], days)
-    if weeks and (stale := stale_weeks(case, runner.store, weeks)):
-        runner.run(WEEKLY, stale[0], stale[-1], title="models")
+    possible, missing = possible_weeks(case, runner.store, weeks)
+    for reason in missing:
+        runner.say(f"no candidate for {reason}")
+    for first, last in contiguous(stale_weeks(case, runner.store, possible), step=7):
+        runner.run(WEEKLY, first, last, title="models")
     if weeks:
         _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
 
@@ -113,8 +122,8 @@ def daily_tables_of(case: UseCase, tables: Sequence[str]) -> list[str]:
     return [asset for table in tables for asset in (table, rejected.get(table)) if asset is not None]
 
 
-def contiguous(days: Sequence[Day]) -> Iterator[tuple[Day, Day]]:
-    """First and last day of each unbroken stretch.
+def contiguous(days: Sequence[Day], *, step: int = 1) -> Iterator[tuple[Day, Day]]:
+    """First and last day of each unbroken stretch, in which a day follows another after `step` days.
 
     >>> list(contiguous(["2013-01-01", "2013-01-02", "2013-01-05"]))
     [('2013-01-01', '2013-01-02'), ('2013-01-05', '2013-01-05')]
@@ -123,7 +132,7 @@ def contiguous(days: Sequence[Day]) -> Iterator[tuple[Day, Day]]:
     first: Day | None = None
     for position, day in enumerate(ordered):
         first = first or day
-        if position + 1 == len(ordered) or ordered[position + 1] != shift(day, 1):
+        if position + 1 == len(ordered) or ordered[position + 1] != shift(day, step):
             yield first, day
             first = None
 
@@ -139,6 +148,11 @@ def _settle(runner: Runner, line: Sequence[Recipe], days: Sequence[Day]) -> None
         tables = daily_tables_of(runner.case, [recipe.table for recipe in line[first_stale:]])
         for first, last in contiguous(sorted({day for of_table in stale.values() for day in of_table})):
             runner.run(tables, first, last, title=f"{first} to {last}")
+
+
+def _count(case: UseCase, first: Day, last: Day, *, weekly: bool) -> int:
+    keys = (case_weeks(case) if weekly else case_days(case)).get_partition_keys()
+    return 1 if first == WHOLE else sum(first <= key <= last for key in keys)
 
 
 def _undated(case: UseCase, name: str) -> bool:

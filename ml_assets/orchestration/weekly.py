@@ -24,7 +24,12 @@ from ml_assets.storage.tables import Entry, fingerprint
 from ml_assets.use_case import Day, UseCase, day_range, shift
 
 CANDIDATE, REPORT, DEPLOYED = "candidate_model", "evaluation_report", "deployed_model"
+WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
 LOADS, GATE, ANSWERS = "candidate_loads_and_predicts_the_same", "candidate_may_go_live", "package_answers_real_requests"
+
+
+class TooFewDaysError(ValueError):
+    """Too little is published to train or judge a candidate; the message says how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,17 +63,17 @@ def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
     """The days before a week, as far as features and labels of them are published.
 
     Raises:
-        ValueError: too few days to train on, or days of the hold-out without features.
+        TooFewDaysError: too few days to train on or to be judged on.
     """
     tables = store.tables(case)
     published = {name: tables.ledger(name, day_range(case.start, shift(week, -1))) for name in ("features", "labels")}
     first_holdout = shift(week, -case.split.holdout_days)
     holdout = [day for day in published["features"] if day >= first_holdout]
     training = [day for day in published["features"] if day < first_holdout]
-    if len(training) < case.split.minimum_training_days or not holdout:
-        raise ValueError(
-            f"week {week}: {len(training)} days of features before {first_holdout} and {len(holdout)} after it; "
-            f"a candidate needs {case.split.minimum_training_days} days to train on and a hold-out"
+    if len(training) < case.split.minimum_training_days or 2 * len(holdout) < case.split.holdout_days:
+        raise TooFewDaysError(
+            f"week {week}: features of {len(training)} days before {first_holdout} and of {len(holdout)} days from it on are published; "
+            f"a candidate needs {case.split.minimum_training_days} to train on and half of {case.split.holdout_days} to be judged on"
         )
     code = code_of(model, trees, logistic, train, package, inputs, labels) + fingerprint(case.training, case.split)
     return WeekPlan(week=week, as_of=case.starts(week), training=training, holdout=holdout, published=published, code=code)
@@ -96,6 +101,19 @@ def stale_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> list[Day]:
         if report["inputs"] != evaluation_inputs(case, store, week, candidate=candidate["version"]):
             return list(weeks[position:])
     return []
+
+
+def possible_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> tuple[list[Day], list[str]]:
+    """The weeks for which enough is published, and for the others what is missing."""
+    possible, missing = [], []
+    for week in weeks:
+        try:
+            plan(case, store, week)
+        except TooFewDaysError as error:
+            missing.append(str(error))
+        else:
+            possible.append(week)
+    return possible, missing
 
 
 def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
