@@ -88,6 +88,8 @@ def explain(case: CaseName, event_id: Annotated[str, typer.Argument(help="The ev
 def account(case: CaseName) -> None:
     """What became of every delivered event, day by day: scorable + rejected + waiting, no remainder."""
     found = summary.account(_case(case), Store())
+    if found.empty:
+        _fail(f"nothing is published yet: ml-assets run {case}")
     print_account(found)
     if found["remainder"].any():
         _fail("some delivered events are not accounted for")

@@ -1,0 +1,48 @@
+"""The command says what is wrong, and what there is instead."""
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ml_assets.cli import app
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "flights"], "no use case 'flights'; there are: flight_delays"),
+        (["run", "flight_delays", "--to", "2013-02-30"], "no partition 2013-02-30; they go from 2013-01-01 to 2013-12-31"),
+        (["materialize", "flight_delays", "--select", "feature"], "no asset feature in flight_delays; there are raw_flights"),
+        (["materialize", "flight_delays", "--select", "features,candidate_model"], "one run has one kind of partitions"),
+        (
+            ["materialize", "flight_delays", "--select", "candidate_model", "--from", "2013-10-29"],
+            "no partition 2013-10-29; they go from 2013-10-28 to 2013-12-23 by weeks",
+        ),
+    ],
+)
+def test_a_wrong_word_is_named_with_what_there_is(words: list[str], message: str) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_without_dagster_yaml_it_says_where_it_looked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    result = invoke("run", "flight_delays")
+    assert result.exit_code == 1
+    assert f"no dagster.yaml in {tmp_path}" in result.stderr
+
+
+def test_before_anything_is_built_summary_and_explain_say_so(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ML_ASSETS_ROOT", str(tmp_path))
+    assert "nothing is published yet" in invoke("summary", "flight_delays").output
+    explained = invoke("explain", "flight_delays", "20130101-UA1545-EWR")
+    assert explained.exit_code == 1
+    assert "no event '20130101-UA1545-EWR' in flights (0 days published)" in explained.stderr
+    accounted = invoke("account", "flight_delays")
+    assert accounted.exit_code == 1
+    assert "nothing is published yet" in accounted.stderr
