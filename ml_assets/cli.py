@@ -74,7 +74,7 @@ def materialize(
 
 
 @app.command()
-def explain(case: CaseName, event_id: Annotated[str, typer.Argument(help="The event, such as 20131224-UA1545-EWR.")]) -> None:
+def explain(case: CaseName, event_id: Annotated[str, typer.Argument(help="The event, such as 20131223-UA374-EWR.")]) -> None:
     """Where a score comes from: model, decision, training data, Delta versions, delivered rows."""
     chosen = _case(case)
     try:

@@ -82,15 +82,17 @@ class Tables:
 
     def _commit(self, name: str, rows: pd.DataFrame, schema: pa.Schema, entries: Mapping[Day, Mapping[str, Any]]) -> None:
         days = ", ".join(f"'{day}'" for day in sorted(entries))
-        exists = self._table(name) is not None
         table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None)
+        table = table.append_column(_POSITION, pa.array(rows.groupby("day", sort=False).cumcount().to_numpy(), pa.int64()))
+        if self._table(name) is None:
+            # Of two writers of a new table one creates it; an overwrite without a predicate would take the other's days away.
+            DeltaTable.create(str(self.path(name)), table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
         write_deltalake(
             str(self.path(name)),
-            table.append_column(_POSITION, pa.array(rows.groupby("day", sort=False).cumcount().to_numpy(), pa.int64())),
+            table,
             mode="overwrite",
-            predicate=f"day IN ({days})" if exists else None,
-            partition_by=["day"],
-            configuration=None if exists else _KEEP_HISTORY,
+            predicate=f"day IN ({days})",
+            schema_mode="merge",
             commit_properties=CommitProperties(custom_metadata={_ENTRIES: json.dumps(entries, sort_keys=True)}),
         )
 
