@@ -18,7 +18,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from ml_assets.orchestration.planning import NotMade
 from ml_assets.stages.quality import Verdict
-from ml_assets.storage.tables import Entry, Tables
+from ml_assets.storage.tables import Entry, Tables, fingerprint
 from ml_assets.use_case import Column, Day, DType, UseCase
 
 _ARROW = {
@@ -29,6 +29,8 @@ _ARROW = {
     DType.TIMESTAMP: pa.timestamp("us", "UTC"),
 }
 _MOST_FINDINGS_SHOWN = 40
+_MOST_COLUMNS_REPEATED = 40
+"""Wider tables have their column schema on the asset alone: 137 columns on each of 365 days would be 14 MB for one page of the UI."""
 
 _REPORTED_ELSEWHERE = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 """On an output: downstream steps may go on, but do not mark the whole range as materialised."""
@@ -166,7 +168,11 @@ def _metadata(rows: pd.DataFrame, made: Made, entries: Mapping[Day, Entry]) -> d
     """What the UI shows for each day: row count, null shares, where the rows are, and what the stage adds."""
     nullable = [column.name for column in made.columns if column.nullable]
     shares = rows[nullable].isna().groupby(rows["day"]).mean().to_dict("index") if nullable else {}
-    columns = dg.MetadataValue.text(", ".join(f"{column.name} {column.dtype.value}" for column in made.columns[:12]))
+    described: dict[str, Any] = {
+        "schema": f"{len(made.columns)} columns, {fingerprint([(column.name, column.dtype) for column in made.columns])}"
+    }
+    if len(made.columns) <= _MOST_COLUMNS_REPEATED:
+        described |= {"dagster/column_schema": table_schema(made.columns)}
     found = {}
     for day, entry in entries.items():
         nulls = {str(name): float(share) for name, share in shares.get(day, {}).items()}
@@ -175,7 +181,7 @@ def _metadata(rows: pd.DataFrame, made: Made, entries: Mapping[Day, Entry]) -> d
             "dagster/row_count": entry.rows,
             "null_shares": dg.MetadataValue.json({name: round(share, 4) for name, share in worst}),
             "null_share": sum(nulls.values()) / len(nulls) if nulls else 0.0,
-            "columns": columns,
+            **described,
             "delta_version": entry.version,
             "content_hash": entry.content,
             **made.shown.get(day, {}),
