@@ -66,6 +66,8 @@ def materialize(
     ]
     keys = _partitions(chosen, tables)
     start, end = _key(first, keys, keys[0]), _key(last, keys, first or keys[-1])
+    if start > end:
+        _fail(f"--from {start} is after --to {end}")
     with _listening() as heard:
         runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard, begun=heard.begin)
         result = runner.run(daily_tables_of(chosen, tables), start, end, title="materialize")

@@ -89,6 +89,8 @@ class Batch:
     counted: Mapping[Day, int]
     versions: Mapping[Day, str]
     problems: Mapping[Day, str] = field(default_factory=dict)
+    columns: Mapping[Day, Sequence[str]] | None = None
+    """Which columns of `rows` were delivered for each day, where that differs from day to day."""
 
 
 class Source(Protocol):
@@ -231,11 +233,16 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """When models go live and which days judge them: the last `holdout_days` before a model's `as_of`."""
+    """When models go live and which days judge them: the last `holdout_days` before a model's `as_of`, less the embargo.
+
+    Days whose labels come too late would enter with those of their events that ended early, which are the good ones. So the last
+    `embargo_days` before the hold-out, and before the model goes live, are left out.
+    """
 
     weekday: int
     first_go_live: Day
     holdout_days: int
+    embargo_days: int
     minimum_training_days: int
 
 

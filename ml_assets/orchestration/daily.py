@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
-from ml_assets.orchestration.planning import NotMade, Recipe, expected_inputs, recipes
-from ml_assets.orchestration.publish import Event, Made, check_spec, outputs, publish, table_schema
+from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
+from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
 from ml_assets.orchestration.store import Store
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
@@ -27,7 +27,6 @@ SOURCE_COLUMNS = (
     Column(name="source_file", dtype=DType.STRING, description="where the row was delivered"),
     Column(name="source_row", dtype=DType.INT64, description="its row there, from 1, without the header", minimum=1),
 )
-VERSION_COLUMN = Column(name="source_version", dtype=DType.STRING, description="hash of what was delivered")
 REJECTED_COLUMNS = (
     *SOURCE_COLUMNS,
     Column(name="reason", dtype=DType.STRING),
@@ -39,14 +38,12 @@ MOST_ROWS = 60_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Days:
-    """The days that a step was asked for, and what it may read."""
+    """The days that a step makes, at least one, and what it may read."""
 
     case: UseCase
     store: Store
     tables: Tables
-    asked: list[Day]
     inputs: dict[Day, str]
-    held_back: dict[Day, NotMade]
     log: Callable[[str], None]
 
     @property
@@ -55,15 +52,17 @@ class Days:
         return list(self.inputs)
 
     def parts(self, by: str | None) -> Iterator["Days"]:
-        """The days in stretches of at most `MOST_ROWS` rows of a table (a day at least), so that memory has a bound; or all at once."""
+        """The days in stretches of at most `MOST_ROWS` rows of a table (a day at least), so that memory has a bound; or all at once.
+
+        No days, no stretches: a step whose days are all held back computes nothing.
+        """
         counted = self.tables.ledger(by, self.ready) if by else {}
         reached = np.cumsum([counted[day].rows if day in counted else 0 for day in self.ready])
         stretches = [
             list(days) for _, days in groupby(self.ready, key=dict(zip(self.ready, reached // MOST_ROWS, strict=True)).__getitem__)
         ]
-        for position, stretch in enumerate(stretches or [[]]):
-            inputs = {day: self.inputs[day] for day in stretch}
-            yield replace(self, inputs=inputs, held_back=self.held_back if position == 0 else {})
+        for stretch in stretches:
+            yield replace(self, inputs={day: self.inputs[day] for day in stretch})
 
     def around(self, table: str, *, back: int = 0, ahead: int = 0) -> pd.DataFrame:
         """Rows of the ready days and of days around them, as far as they are published."""
@@ -80,7 +79,7 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
 
     def make(days: Days) -> Iterator[Made]:
         batch = table.source(os.environ).read(days.ready)
-        rows = ingest.ingested(batch, days.ready)
+        rows = ingest.ingested(batch, table, days.ready)
         columns = tuple(_raw_column(str(name)) for name in rows.columns if name != "day")
         verdicts = audit(
             rows,
@@ -109,17 +108,22 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         counts = raw["day"].value_counts().reindex(days.ready, fill_value=0)
         found = accounting_findings(raw, cleaned, table, days.ready)
         accounts = {day: Verdict(day=day, rows=int(counts[day]), findings=tuple(found[day])) for day in days.ready}
-        yield Made(
+        delivered = days.tables.ledger(table.raw_name, days.ready)
+        notes = {day: {"raw_version": entry.version, "raw_rows": entry.rows} for day, entry in delivered.items()}
+        made = Made(
             table=table.name,
             rows=cleaned.rows,
             columns=columns,
             inputs=days.inputs,
             checks={contract: verdicts, account: accounts},
-            held_back=days.held_back,
+            notes=notes,
         )
-        yield Made(
-            table=table.rejected_name, rows=cleaned.rejected, columns=REJECTED_COLUMNS, inputs=days.inputs, held_back=days.held_back
-        )
+        before = days.tables.ledger(table.name, days.ready)
+        yield made
+        # A refused delivery of a day that stays published as it was leaves its rejected rows as they were, too.
+        together = {day: made_from for day, made_from in days.inputs.items() if day in made.good or day not in before}
+        rejected = cleaned.rejected[cleaned.rejected["day"].isin(list(together))]
+        yield Made(table=table.rejected_name, rows=rejected, columns=REJECTED_COLUMNS, inputs=together)
 
     specs = {
         table.name: {
@@ -143,9 +147,7 @@ def labels_asset(case: UseCase) -> dg.AssetsDefinition:
         rows = labels.label_days(case, days.around(case.events, back=case.label_lookback_days), days.ready)
         days.log(f"{len(rows):,} labels became known")
         verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
-        yield Made(
-            table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back
-        )
+        yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
     specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
     return _stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
@@ -176,7 +178,6 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
             columns=columns,
             inputs=days.inputs,
             checks={contract: verdicts, honest: honesty},
-            held_back=days.held_back,
         )
 
     specs = {
@@ -193,7 +194,7 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
         kinds={"pandas", "deltalake"},
         schemas={"features": columns},
         group="features",
-        in_parts=True,
+        bound=case.events,
     )
 
 
@@ -203,16 +204,14 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = score.SCORE_COLUMNS
 
     def make(days: Days) -> Iterator[Made]:
-        rows = days.tables.read("features", days.ready) if days.ready else pd.DataFrame({"day": []})
+        rows = days.tables.read("features", days.ready)
         scored = [_score_days(days, version, chosen, rows) for version, chosen in _by_model(days).items()]
-        scores = pd.concat(scored, ignore_index=True) if scored else score.no_scores()
+        scores = pd.concat(scored, ignore_index=True)
         days.log(f"{len(scores):,} events scored by {len(scored)} models")
         events = {day: entry.rows for day, entry in days.tables.ledger("features", days.ready).items()}
         found = score.scoring_findings(events, scores, days.ready)
         verdicts = audit(scores, days=days.ready, columns=columns, key=["event_id"], also=found)
-        yield Made(
-            table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts}, held_back=days.held_back
-        )
+        yield Made(table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
     specs = {"scores": {check: "One finite score for each event that has features, by the model in force on its day."}}
     return _stage(
@@ -223,6 +222,7 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         kinds={"lightgbm", "deltalake"},
         schemas={"scores": columns},
         group="scores",
+        bound="features",
         also=[dg.AssetDep([case.name, "deployed_model"], partition_mapping=days_back(0))],
     )
 
@@ -233,7 +233,7 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = monitor.PERFORMANCE_COLUMNS
 
     def make(days: Days) -> Iterator[Made]:
-        known = days.around("labels", ahead=case.label_lookback_days)
+        known = labels.latest_known(days.around("labels", ahead=case.label_lookback_days), None)
         rows = monitor.daily_performance(days.tables.read("scores", days.ready), known)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])
         figures = rows.drop_duplicates("day", keep="last").set_index("day").drop(columns="model_version").to_dict("index")
@@ -243,7 +243,6 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
             columns=columns,
             inputs=days.inputs,
             checks={check: verdicts},
-            held_back=days.held_back,
             shown={
                 str(day): {str(name): float(value) for name, value in row.items() if value == value} for day, row in figures.items()
             },
@@ -272,7 +271,7 @@ def _stage(
     schemas: Mapping[str, Sequence[Column]] | None = None,
     daily: bool = True,
     also: Sequence[dg.AssetDep] = (),
-    in_parts: bool = False,
+    bound: str | None = None,
 ) -> dg.AssetsDefinition:
     """An asset step over a range: reads what is ready, makes it, publishes the good days of each table."""
     partitions = case_days(case) if daily else None
@@ -305,11 +304,12 @@ def _stage(
         asked = list(context.partition_keys) if daily else [WHOLE]
         inputs, held_back = expected_inputs(case, store, known, asked)
         log = context.log.info
-        days = Days(case=case, store=store, tables=store.tables(case), asked=asked, inputs=inputs, held_back=held_back, log=log)
-        for part in days.parts(case.events if in_parts else None):
+        days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, log=log)
+        for part in days.parts(by=bound):
             for made in make(part):
                 yield from publish(context, days.tables, made, specs[made.table])
         for table, checks_of_table in specs.items():
+            yield from not_made(context, held_back, checks_of_table)
             yield from outputs(case.name, table, checks_of_table)
 
     return step

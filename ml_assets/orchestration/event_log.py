@@ -45,8 +45,12 @@ class BatchedEventLog(SqliteEventLogStorage):
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store all of them, or on any error none."""
-        with self._db_lock, ExitStack() as transactions:
+        with self._db_lock:
             self._flush()
+            self._store_together(events)
+
+    def _store_together(self, events: Sequence[dg.EventLogEntry]) -> None:
+        with ExitStack() as transactions:
             self._held = {
                 shard: transactions.enter_context(super(BatchedEventLog, self)._connect(shard))
                 for shard in [*sorted({event.run_id for event in events}), INDEX_SHARD_NAME]
@@ -59,8 +63,8 @@ class BatchedEventLog(SqliteEventLogStorage):
 
     def _flush(self) -> None:
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self.store_event_batch(waiting)
+            self._store_together(self._waiting)
+            self._waiting = []
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Any]:

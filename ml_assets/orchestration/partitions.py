@@ -1,11 +1,10 @@
 """Partitions of a use case: days, and weeks keyed by the day on which a model goes live."""
 
 import warnings
-from collections.abc import Iterable
 
 import dagster as dg
 
-from ml_assets.use_case import Day, UseCase, shift
+from ml_assets.use_case import UseCase
 
 ALL_BEFORE = 260
 """Weeks before a model goes live whose days may train it: five years."""
@@ -41,14 +40,3 @@ def _as_far_as_they_exist(first: int, last: int) -> dg.TimeWindowPartitionMappin
         # allow_nonexistent_upstream_partitions is in beta in Dagster 1.13; without it the first days of a case have no look-back.
         warnings.simplefilter("ignore", category=dg.BetaWarning)
         return dg.TimeWindowPartitionMapping(start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True)
-
-
-def week_of(case: UseCase, day: Day) -> Day:
-    """The go-live day of the week that holds a day."""
-    return str(case_weeks(case).get_partition_key_for_timestamp(case.starts(day).timestamp()))
-
-
-def last_day(case: UseCase, weeks: Iterable[Day]) -> Day:
-    """The last day of the last of these weeks that belongs to the case."""
-    end = shift(max(weeks), 6)
-    return min(end, shift(case.end, -1)) if case.end else end

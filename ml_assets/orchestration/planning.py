@@ -4,6 +4,7 @@ A day is fresh when it was published from exactly the inputs that are there now:
 of the model in force, and the source code that makes it.
 """
 
+import ast
 import hashlib
 import inspect
 import os
@@ -14,11 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ml_assets import use_case
+import ml_assets
 from ml_assets.orchestration.store import Store
-from ml_assets.stages import clean, features, ingest, labels, model, monitor, point_in_time, quality, score, windows
+from ml_assets.stages import clean, features, ingest, labels, model, monitor, package, point_in_time, quality, score, windows
 from ml_assets.storage.tables import Entry, fingerprint
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
+
+_PACKAGE = Path(inspect.getsourcefile(ml_assets) or "").parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,27 +85,27 @@ def stale_days(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day])
 
 def recipes(case: UseCase) -> dict[str, Recipe]:
     """How every table of a case is made, in the order of the data's way."""
-    schema = [table.derive for table in case.tables]
     found = []
     for table in case.tables:
-        found.append(
-            Recipe(table=table.raw_name, inputs=(), code=code_of(ingest, quality), also=_source_versions(case, table.name))
+        delivered, columns = (
+            fingerprint(table.delivered),
+            fingerprint(table.columns, table.key, table.expectations, table.max_rejected_share),
         )
+        code = code_of(ingest, quality, table.source) + delivered
+        found.append(Recipe(table=table.raw_name, inputs=(), code=code, also=_source_versions(case, table.name)))
         raw = Input(table=table.raw_name, whole=not table.daily)
-        found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive)))
-    events = case.events
-    found.append(
-        Recipe(table="labels", inputs=(Input(table=events, back=case.label_lookback_days),), code=code_of(labels, quality, *schema))
-    )
+        found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive) + delivered + columns))
+    known = Input(table=case.events, back=case.label_lookback_days)
+    found.append(Recipe(table="labels", inputs=(known,), code=code_of(labels, quality) + fingerprint(case.label)))
     seen = tuple(Input(table=table.name, back=case.lookback_days) for table in case.daily_tables)
     dimensions = tuple(Input(table=table.name, whole=True) for table in case.dimensions)
-    code = code_of(features, windows, point_in_time, quality, case.features.row, *schema)
+    code = code_of(features, windows, point_in_time, quality, case.features.row) + fingerprint(case.features.columns)
     found.append(Recipe(table="features", inputs=(*seen, *dimensions), code=code))
     found.append(
         Recipe(
             table="scores",
             inputs=(Input(table="features"),),
-            code=code_of(score, model, quality),
+            code=code_of(score, model, package, quality),
             also=_model_in_force(case),
             missing="no model was in force on this day",
         )
@@ -164,11 +167,33 @@ def _content(ledger: Mapping[Day, Entry], day: Day) -> str:
 
 
 def code_of(*parts: ModuleType | Callable[..., Any]) -> str:
-    """Hash of the source of the modules (or of the modules of the functions) that make something."""
-    files = {inspect.getsourcefile(part) for part in (use_case, *parts)}
-    return _hash_of_files(tuple(sorted(file for file in files if file)))
+    """Hash of the source of modules (or of the modules of functions), and of everything of ours that they import."""
+    files = {Path(file) for part in parts if (file := inspect.getsourcefile(part))}
+    return _hash_of_files(tuple(sorted(_with_imports(frozenset(files)))))
 
 
 @cache
-def _hash_of_files(files: Iterable[str]) -> str:
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]
+def _with_imports(files: frozenset[Path]) -> frozenset[Path]:
+    found, new = set(files), set(files)
+    while new:
+        new = {imported for file in new for imported in _imports(file)} - found
+        found |= new
+    return frozenset(found)
+
+
+@cache
+def _imports(file: Path) -> frozenset[Path]:
+    """The modules of this package that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    ours = [_PACKAGE.parent.joinpath(*name.split(".")) for name in names if name.split(".")[0] == _PACKAGE.name]
+    return frozenset(file for place in ours for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
+
+
+@cache
+def _hash_of_files(files: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

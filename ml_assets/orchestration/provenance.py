@@ -46,9 +46,10 @@ def explain(case: UseCase, store: Store, event_id: str) -> Provenance:
     report, note = store.models.report(case.name, manifest["week"]), store.models.noted(case.name, CANDIDATE, manifest["week"])
     if report is None or note is None:
         raise LookupError(f"the decision about model {version} is not in {store.path}: was the folder reports/ or weeks/ removed?")
-    raw = tables.read(case.event_table.raw_name, [day])
+    origin = tables.ledger(case.events)[day].notes["raw_version"]
+    raw = tables.read(case.event_table.raw_name, [day], version=origin)
     delivered = raw[(raw["source_file"] == event["source_file"]) & (raw["source_row"] == event["source_row"])]
-    names = (case.event_table.raw_name, case.events, "features", "scores")
+    names = (case.events, "features", "scores")
     return Provenance(
         event=event,
         score=score,
@@ -57,7 +58,7 @@ def explain(case: UseCase, store: Store, event_id: str) -> Provenance:
         report=Report.from_json(report),
         delta_versions=note["delta_versions"],
         raw=delivered.iloc[0].to_dict(),
-        published={name: tables.ledger(name)[day].version for name in names},
+        published={case.event_table.raw_name: origin, **{name: tables.ledger(name)[day].version for name in names}},
     )
 
 

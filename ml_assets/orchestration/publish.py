@@ -43,7 +43,7 @@ class Made:
     """The rows that a stage made of a table, and what was found about them.
 
     `inputs` names every day that was made (see `Tables.publish`); `checks` has, for each check of the asset, a verdict for each of these
-    days; `held_back` says why a day was not made at all.
+    days; `notes` go into the ledger, `shown` into the metadata of the materialisation.
     """
 
     table: str
@@ -51,7 +51,7 @@ class Made:
     columns: Sequence[Column]
     inputs: Mapping[Day, str]
     checks: Mapping[str, Mapping[Day, Verdict]] = field(default_factory=dict)
-    held_back: Mapping[Day, NotMade] = field(default_factory=dict)
+    notes: Mapping[Day, Mapping[str, Any]] = field(default_factory=dict)
     shown: Mapping[Day, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -78,13 +78,12 @@ def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, check
     good = made.good
     started = time.monotonic()
     rows = made.rows[made.rows["day"].isin(list(good))] if len(good) < len(made.inputs) else made.rows
-    entries = tables.publish(made.table, rows, schema=schema_of(made.columns), inputs=good)
+    entries = tables.publish(made.table, rows, schema=schema_of(made.columns), inputs=good, notes=made.notes)
     took = time.monotonic() - started
     refused = len(made.inputs) - len(good)
     context.log.info(
-        f"{made.table}: {len(good)} of {len(made.inputs) + len(made.held_back)} days published in {took:.1f} s"
+        f"{made.table}: {len(good)} of {len(made.inputs)} days published in {took:.1f} s"
         + (f", {refused} refused by a check" if refused else "")
-        + (f", {len(made.held_back)} not made" if made.held_back else "")
     )
     for spec in checks:
         yield from _evaluations(context, spec, made)
@@ -92,6 +91,22 @@ def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, check
     for day, entry in entries.items():
         tags = {DATA_VERSION_TAG: entry.content}
         yield dg.AssetMaterialization(key, partition=_partition(context, day), metadata=metadata[day], tags=tags)
+
+
+def not_made(
+    context: dg.AssetExecutionContext, held_back: Mapping[Day, NotMade], checks: Sequence[dg.AssetCheckSpec]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """A check result for each day that could not be made, with the reason: an error unless nothing is wrong."""
+    for spec in checks:
+        for day, why in held_back.items():
+            yield _evaluation(
+                spec,
+                _partition(context, day),
+                passed=False,
+                severity=dg.AssetCheckSeverity.WARN if why.expected else dg.AssetCheckSeverity.ERROR,
+                description=f"not made: {why.reason}",
+                metadata={},
+            )
 
 
 def outputs(case: str, table: str, checks: Sequence[dg.AssetCheckSpec]) -> Iterator[dg.Output[None]]:
@@ -140,15 +155,6 @@ def _evaluations(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, mad
                 "rows": verdict.rows,
                 "failed": len(verdict.failed),
             },
-        )
-    for day, why in made.held_back.items():
-        yield _evaluation(
-            spec,
-            _partition(context, day),
-            passed=False,
-            severity=dg.AssetCheckSeverity.WARN if why.expected else dg.AssetCheckSeverity.ERROR,
-            description=f"not made: {why.reason}",
-            metadata={},
         )
 
 

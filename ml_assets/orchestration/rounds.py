@@ -6,15 +6,14 @@ Each run is an ordinary Dagster run over a range of partitions, seen in the UI w
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
 
 from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.pipeline import build_defs
-from ml_assets.orchestration.planning import Recipe, recipes, stale_days
+from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, stale_days
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weekly import GATE, WEEKLY, possible_weeks, stale_weeks
+from ml_assets.orchestration.weekly import CANDIDATE, GATE, REPORT, WEEKLY, possible_weeks, stale_weeks
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 
 AFTER_DEPLOYMENT = ("scores", "live_performance")
@@ -110,7 +109,9 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     possible, missing = possible_weeks(case, runner.store, weeks)
     for reason in missing:
         runner.say(f"no candidate for {reason}")
-    for first, last in contiguous(stale_weeks(case, runner.store, possible), step=7):
+    told = set.intersection(*(_told(runner, name) for name in (CANDIDATE, REPORT)))
+    stale = stale_weeks(case, runner.store, possible) or [week for week in possible if week not in told]
+    for first, last in contiguous(stale, step=7):
         runner.run(WEEKLY, first, last, title="models")
     if weeks:
         _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
@@ -138,16 +139,31 @@ def contiguous(days: Sequence[Day], *, step: int = 1) -> Iterator[tuple[Day, Day
 
 
 def _settle(runner: Runner, line: Sequence[Recipe], days: Sequence[Day]) -> None:
-    """Runs of a line of daily assets until no day is stale, or the same ones are as before: those cannot be made."""
-    before: Any = None
-    while (stale := {recipe.table: stale_days(runner.case, runner.store, recipe, days) for recipe in line}) != before:
+    """Runs of a line of daily assets until no day is stale but those that were tried, from the same inputs, without success."""
+    tried: set[tuple[str, Day, str]] = set()
+    while True:
+        stale = {recipe.table: _stale(runner, recipe, days, tried) for recipe in line}
         if not any(stale.values()):
             return
-        before = stale
+        tried |= {(table, day, inputs) for table, of_table in stale.items() for day, inputs in of_table.items()}
         first_stale = next(position for position, recipe in enumerate(line) if stale[recipe.table])
         tables = daily_tables_of(runner.case, [recipe.table for recipe in line[first_stale:]])
         for first, last in contiguous(sorted({day for of_table in stale.values() for day in of_table})):
             runner.run(tables, first, last, title=f"{first} to {last}")
+
+
+def _stale(runner: Runner, recipe: Recipe, days: Sequence[Day], tried: set[tuple[str, Day, str]]) -> dict[Day, str]:
+    """Days to make, with their inputs: stale ones, and those of which Dagster was never told, as after a kill between the two."""
+    inputs, _ = expected_inputs(runner.case, runner.store, recipe, days)
+    stale = set(stale_days(runner.case, runner.store, recipe, days))
+    told = _told(runner, recipe.table)
+    wanted = {day: made_from for day, made_from in inputs.items() if day in stale or day not in told}
+    return {day: made_from for day, made_from in wanted.items() if (recipe.table, day, made_from) not in tried}
+
+
+def _told(runner: Runner, table: str) -> set[str]:
+    """The partitions of an asset that Dagster knows to be materialised."""
+    return set(runner.instance.get_materialized_partitions(dg.AssetKey([runner.case.name, table])))
 
 
 def _count(case: UseCase, first: Day, last: Day, *, weekly: bool) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ml_assets.orchestration.partitions import case_weeks
 from ml_assets.orchestration.store import Store
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.labels import latest_known
@@ -26,6 +25,7 @@ class Week:
 def account(case: UseCase, store: Store) -> pd.DataFrame:
     """What became of every delivered event, one row a day: `delivered` = `scorable` + `rejected` + `waiting`.
 
+    Of a day that is published, `delivered` is the delivery that it was made from: a later one may have been refused.
     `scorable` events have features, `waiting` ones were delivered but are held up by a check; of the scorable, `labelled` ones have a
     known truth.
     """
@@ -33,7 +33,9 @@ def account(case: UseCase, store: Store) -> pd.DataFrame:
     rows = {
         name: pd.Series({day: entry.rows for day, entry in tables.ledger(name).items()}, dtype="int64") for name in _counted(case)
     }
+    published = {day: entry.notes["raw_rows"] for day, entry in tables.ledger(events.name).items()}
     found = pd.DataFrame({"delivered": rows[events.raw_name]})
+    found["delivered"] = pd.Series(published, dtype="int64").reindex(found.index).fillna(found["delivered"]).astype("int64")
     for name, table in (("scorable", "features"), ("rejected", events.rejected_name)):
         found[name] = rows[table].reindex(found.index, fill_value=0)
     held_up = ~found.index.isin(rows["features"].index)
@@ -69,16 +71,11 @@ def live(case: UseCase, store: Store) -> dict[str, float] | None:
     return _live(case, store, days) if days else None
 
 
-def next_weeks(case: UseCase, store: Store) -> Sequence[Day]:
-    """Weeks without a decision."""
-    return [week for week in case_weeks(case).get_partition_keys() if store.models.report(case.name, week) is None]
-
-
 def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
     tables = store.tables(case)
     ahead = [day for day in tables.ledger("labels") if min(days) <= day <= shift(max(days), case.label_lookback_days)]
     labels = tables.read("labels", ahead, columns=["event_id", "known_at", "label", "day"])
-    return performance(tables.read("scores", days), latest_known(labels, pd.Timestamp.max.tz_localize("UTC")))
+    return performance(tables.read("scores", days), latest_known(labels, None))
 
 
 def _counted(case: UseCase) -> list[str]:

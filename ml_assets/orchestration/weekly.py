@@ -6,6 +6,7 @@ Weeks are made in order, so that a backfill of 40 weeks is a replay of 40 decisi
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
@@ -15,7 +16,7 @@ from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.planning import code_of
 from ml_assets.orchestration.publish import Event, check_spec, outputs
 from ml_assets.orchestration.store import Store
-from ml_assets.stages import comparison, evaluate, gate, inputs, labels, logistic, metrics, model, package, train, trees
+from ml_assets.stages import evaluate, labels, package, train
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.pictures import draw
 from ml_assets.stages.report import render, summary_markdown
@@ -24,6 +25,7 @@ from ml_assets.storage.tables import Entry, fingerprint
 from ml_assets.use_case import Day, UseCase, day_range, shift
 
 CANDIDATE, REPORT, DEPLOYED = "candidate_model", "evaluation_report", "deployed_model"
+LIBRARIES = tuple((name, version(name)) for name in package.LIBRARIES)
 WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
 LOADS, GATE, ANSWERS = "candidate_loads_and_predicts_the_same", "candidate_may_go_live", "package_answers_real_requests"
 
@@ -40,6 +42,7 @@ class WeekPlan:
     as_of: pd.Timestamp
     training: list[Day]
     holdout: list[Day]
+    holdout_begins: Day
     published: Mapping[str, Mapping[Day, Entry]]
     code: str
 
@@ -67,23 +70,33 @@ def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
     """
     tables = store.tables(case)
     published = {name: tables.ledger(name, day_range(case.start, shift(week, -1))) for name in ("features", "labels")}
-    first_holdout = shift(week, -case.split.holdout_days)
-    holdout = [day for day in published["features"] if day >= first_holdout]
-    training = [day for day in published["features"] if day < first_holdout]
+    last_holdout = shift(week, -1 - case.split.embargo_days)
+    first_holdout = shift(last_holdout, 1 - case.split.holdout_days)
+    holdout = [day for day in published["features"] if first_holdout <= day <= last_holdout]
+    training = [day for day in published["features"] if day < shift(first_holdout, -case.split.embargo_days)]
     if len(training) < case.split.minimum_training_days or 2 * len(holdout) < case.split.holdout_days:
         raise TooFewDaysError(
             f"week {week}: features of {len(training)} days before {first_holdout} and of {len(holdout)} days from it on are published; "
             f"a candidate needs {case.split.minimum_training_days} to train on and half of {case.split.holdout_days} to be judged on"
         )
-    code = code_of(model, trees, logistic, train, package, inputs, labels) + fingerprint(case.training, case.split)
-    return WeekPlan(week=week, as_of=case.starts(week), training=training, holdout=holdout, published=published, code=code)
+    code = code_of(train, package, labels) + fingerprint(
+        case.training, case.split, case.climatology, case.features.columns, LIBRARIES
+    )
+    return WeekPlan(
+        week=week,
+        as_of=case.starts(week),
+        training=training,
+        holdout=holdout,
+        holdout_begins=first_holdout,
+        published=published,
+        code=code,
+    )
 
 
-def evaluation_inputs(case: UseCase, store: Store, week: Day, *, candidate: str) -> str:
+def evaluation_inputs(case: UseCase, planned: WeekPlan, *, candidate: str, champion: str | None) -> str:
     """Hash of everything that a decision is made from."""
-    published = plan(case, store, week).contents
-    code = code_of(evaluate, comparison, gate, metrics) + fingerprint(case.gate)
-    return fingerprint(code, candidate, champion_before(case, store, week), published)
+    code = code_of(evaluate, labels) + fingerprint(case.gate, case.training.seed)
+    return fingerprint(code, candidate, champion, planned.holdout_begins, planned.contents)
 
 
 def champion_before(case: UseCase, store: Store, week: Day) -> str | None:
@@ -93,14 +106,24 @@ def champion_before(case: UseCase, store: Store, week: Day) -> str | None:
 
 
 def stale_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> list[Day]:
-    """Weeks whose candidate or decision was not made from what is there now, and all weeks after the first of them."""
+    """Weeks not made from what is there now, or whose decision was not carried out, and all weeks after the first of them."""
     for position, week in enumerate(weeks):
-        candidate, report = (store.models.noted(case.name, kind, week) for kind in (CANDIDATE, REPORT))
-        if candidate is None or report is None or candidate["inputs"] != plan(case, store, week).inputs:
-            return list(weeks[position:])
-        if report["inputs"] != evaluation_inputs(case, store, week, candidate=candidate["version"]):
+        if not _is_fresh(case, store, week):
             return list(weeks[position:])
     return []
+
+
+def _is_fresh(case: UseCase, store: Store, week: Day) -> bool:
+    planned = plan(case, store, week)
+    candidate, note = (store.models.noted(case.name, kind, week) for kind in (CANDIDATE, REPORT))
+    text = store.models.report(case.name, week)
+    if candidate is None or note is None or text is None or candidate["inputs"] != planned.inputs:
+        return False
+    champion = champion_before(case, store, week)
+    if note["inputs"] != evaluation_inputs(case, planned, candidate=candidate["version"], champion=champion):
+        return False
+    decision = Report.from_json(text).decision
+    return store.models.deployments(case.name).get(week) == (decision.champion_after if decision.promoted else None)
 
 
 def possible_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> tuple[list[Day], list[str]]:
@@ -123,10 +146,10 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
     )
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
+        plans = {week: plan(case, store, week) for week in weeks}
         mature = _MatureEvents(case, store, weeks)
-        for week in weeks:
-            planned = plan(case, store, week)
-            rows = mature.rows(planned.training, known_by=case.starts(planned.holdout[0]))
+        for week, planned in plans.items():
+            rows = mature.rows(planned.training, known_by=case.starts(planned.holdout_begins))
             candidate = train.train_candidate(rows, rows["label"].to_numpy(), rows["day"], case=case)
             holdout = mature.rows(planned.holdout, known_by=planned.as_of)
             days = {"training": (planned.training[0], planned.training[-1]), "holdout": (planned.holdout[0], planned.holdout[-1])}
@@ -134,13 +157,12 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
                 case, candidate, week=week, as_of=planned.as_of.isoformat(), days=days, contents=planned.contents, holdout=holdout
             )
             version = store.models.save(case.name, package.files_of(candidate), manifest)
-            store.models.note(
-                case.name, CANDIDATE, week, {"version": version, "inputs": planned.inputs, "delta_versions": planned.versions}
-            )
             wrong = package.wrong_answers(*store.models.load(case.name, version))
             context.log.info(f"{week}: candidate {version} from {len(rows):,} events of {len(planned.training)} days")
             yield _evaluation(spec, week, passed=not wrong, description="; ".join(wrong) or "loaded again, predicts the same")
             if not wrong:
+                note = {"version": version, "inputs": planned.inputs, "delta_versions": planned.versions}
+                store.models.note(case.name, CANDIDATE, week, note)
                 yield _materialized(case, CANDIDATE, week, version, _candidate_metadata(candidate, version, days, store, case))
 
     return _weekly(case, CANDIDATE, make, spec, deps=_before(case, "features", "labels"), kinds={"lightgbm"}, group="models")
@@ -153,15 +175,17 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
     )
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
+        plans = {week: plan(case, store, week) for week in weeks}
         mature = _MatureEvents(case, store, weeks)
-        for week in weeks:
-            report = _decide(case, store, week, mature)
+        for week, planned in plans.items():
+            champion = champion_before(case, store, week)
+            report = _decide(case, store, planned, champion, mature)
             pictures = draw(report)
             page = render(report, pictures, title=f"{case.title}, week of {week}")
             place = store.models.save_report(
                 case.name, week, report.to_json(), page, {f"{name}.png": png for name, png in pictures.items()}
             )
-            inputs = evaluation_inputs(case, store, week, candidate=report.candidate.version)
+            inputs = evaluation_inputs(case, planned, candidate=report.candidate.version, champion=champion)
             store.models.note(case.name, REPORT, week, {"version": report.candidate.version, "inputs": inputs})
             decision = report.decision
             failed = [
@@ -196,19 +220,22 @@ def deployed_asset(case: UseCase) -> dg.AssetsDefinition:
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
         for week in weeks:
             text = store.models.report(case.name, week)
-            decision = Report.from_json(text).decision if text else None
-            if decision is None or not decision.promoted or decision.champion_after is None:
+            if text is None:
+                yield _evaluation(spec, week, passed=False, description=f"not deployed: {REPORT} {week} is not there")
+                continue
+            decision = Report.from_json(text).decision
+            if not decision.promoted or decision.champion_after is None:
                 store.models.withdraw(case.name, week)
-                context.log.warning(
-                    f"{week}: not deployed, {'the gate refused the candidate' if text else 'there is no evaluation report'}"
-                )
+                context.log.warning(f"{week}: not deployed, the gate refused the candidate")
                 continue
             version = decision.champion_after
             wrong = package.wrong_answers(*store.models.load(case.name, version))
             yield _evaluation(
                 spec, week, passed=not wrong, description="; ".join(wrong) or "every test event has the published score"
             )
-            if not wrong:
+            if wrong:
+                store.models.withdraw(case.name, week)
+            else:
                 why = {reason.name: f"{reason.observed} (wanted {reason.wanted})" for reason in decision.reasons}
                 store.models.deploy(case.name, week, version, why)
                 yield _materialized(
@@ -238,13 +265,12 @@ class _MatureEvents:
         return self._features[wanted].assign(label=label[wanted])
 
 
-def _decide(case: UseCase, store: Store, week: Day, mature: _MatureEvents) -> Report:
-    planned, note = plan(case, store, week), store.models.noted(case.name, CANDIDATE, week)
+def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None, mature: _MatureEvents) -> Report:
+    week, note = planned.week, store.models.noted(case.name, CANDIDATE, planned.week)
     if note is None:
-        raise FileNotFoundError(f"week {week} has no candidate: materialise {CANDIDATE} first")
+        raise FileNotFoundError(f"week {week} has no sound candidate: materialise {CANDIDATE} first")
     files, manifest = store.models.load(case.name, note["version"])
     holdout = mature.rows(planned.holdout, known_by=planned.as_of)
-    champion = champion_before(case, store, week)
     champion_files, champion_manifest = store.models.load(case.name, champion) if champion else ({}, {})
     ours = Candidate(
         **{

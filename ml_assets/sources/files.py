@@ -157,7 +157,8 @@ class DailyFiles:
                 versions[day] = _digest(packed)
                 tables[day] = _with_provenance(delivered, day, f"{self.name}/{path.name}", versions[day])
         counted = {day: table.num_rows for day, table in tables.items()}
-        return Batch(rows=_frame(list(tables.values())), counted=counted, versions=versions, problems=problems)
+        columns = {day: table.column_names for day, table in tables.items()}
+        return Batch(rows=_frame(list(tables.values())), counted=counted, versions=versions, problems=problems, columns=columns)
 
 
 def _digest(content: bytes) -> str:

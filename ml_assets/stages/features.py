@@ -66,7 +66,7 @@ class _Questions:
     """The events as questions, with the timelines and entity codes that several features share."""
 
     def __init__(self, case: UseCase, events: pd.DataFrame, tables: Tables) -> None:
-        self.events, self.tables = events, tables
+        self.case, self.events, self.tables = case, events, tables
         self.asked_at = _microseconds(events[case.event_time])
         self._ranks: dict[tuple[str, str], tuple[Int64Array, Int64Array]] = {}
         self._entities: dict[tuple[str, tuple[str, ...]], tuple[Int64Array, Int64Array]] = {}
@@ -102,7 +102,10 @@ class _Questions:
         return self._entities[table, entity]
 
     def _rank(self, table: str, id: str) -> tuple[Int64Array, Int64Array]:
-        if (table, id) not in self._ranks:
+        if (table, id) not in self._ranks and table != self.case.events:
+            # Ids of another kind of thing cannot be compared with those of events: what is known at the very moment counts.
+            self._ranks[table, id] = np.zeros(len(self.tables[table]), dtype=np.int64), np.zeros(len(self.events), dtype=np.int64)
+        elif (table, id) not in self._ranks:
             both = pd.concat([self.tables[table][id], self.events["event_id"]], ignore_index=True)
             codes = pd.factorize(both, sort=True)[0].astype(np.int64)
             facts = len(self.tables[table])

@@ -12,8 +12,10 @@ from ml_assets.stages.quality import EXAMPLES, Finding
 from ml_assets.use_case import Batch, Day, Severity, Table
 
 
-def ingested(batch: Batch, days: Sequence[Day]) -> pd.DataFrame:
+def ingested(batch: Batch, table: Table, days: Sequence[Day]) -> pd.DataFrame:
     """The delivered rows of the days that could be read, in the order in which they were delivered.
+
+    A column of the contract that no day delivered is there, without values, so that a day looks alike in any range.
 
     Raises:
         ValueError: the source broke its protocol: a provenance column is absent, rows of a day that was not asked for or
@@ -28,13 +30,14 @@ def ingested(batch: Batch, days: Sequence[Day]) -> pd.DataFrame:
         raise ValueError(
             f"the source delivered rows of {', '.join(map(str, stray))}, which were not asked for or could not be read"
         )
-    return batch.rows.reset_index(drop=True)
+    rows = batch.rows.reset_index(drop=True)
+    absent = [name for column in table.delivered if (name := delivered_as(column.name)) not in rows]
+    return rows.assign(**{name: pd.Series(pd.NA, index=rows.index, dtype="str") for name in absent})
 
 
 def delivery_findings(batch: Batch, table: Table, days: Sequence[Day]) -> dict[Day, list[Finding]]:
     """Whether each day arrived whole. Of a day that could not be read, nothing more is asked."""
     counts = batch.rows["day"].value_counts()
-    absent = [column.name for column in table.delivered if delivered_as(column.name) not in batch.rows]
     repeated = _repeated(batch.rows)
     findings: dict[Day, list[Finding]] = {}
     for day in days:
@@ -42,6 +45,8 @@ def delivery_findings(batch: Batch, table: Table, days: Sequence[Day]) -> dict[D
             findings[day] = [_readable(batch.problems[day])]
             continue
         rows = int(counts.get(day, 0))
+        delivered = batch.rows.columns if batch.columns is None else batch.columns[day]
+        absent = [column.name for column in table.delivered if delivered_as(column.name) not in delivered]
         findings[day] = [
             _readable(None),
             _complete(rows, batch.counted.get(day)),
@@ -70,7 +75,7 @@ def _complete(rows: int, counted: int | None) -> Finding:
 
 
 def _columns(absent: Sequence[str], rows: int) -> Finding:
-    """Judged for a day with rows, and for the batch as a whole: a column that only some days lack is missing values to `clean`."""
+    """Judged for a day with rows."""
     lacking = absent if rows else ()
     return Finding(
         expectation="every column of the contract was delivered",

@@ -67,7 +67,8 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
     return found
 
 
-def latest_known(labels: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
-    """The label in force for each event at a moment: the last one known by then."""
-    known = labels[labels["known_at"] <= as_of].sort_values(["known_at", "event_id"], kind="stable")
+def latest_known(labels: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame:
+    """The label in force for each event at a moment: the last one known by then; by now when the moment is None."""
+    by_then = labels if as_of is None else labels[labels["known_at"] <= as_of]
+    known = by_then.sort_values(["known_at", "event_id"], kind="stable")
     return known.drop_duplicates("event_id", keep="last")

@@ -3,7 +3,7 @@
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ml_assets.use_case import Column, DType
+from ml_assets.use_case import Column, DType, nullable_dtype
 
 PERFORMANCE_COLUMNS = (
     Column(name="model_version", dtype=DType.STRING),
@@ -70,4 +70,5 @@ def daily_performance(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFram
         {"model_version": version, **performance(group, known), "day": day}
         for (day, version), group in scores.groupby(["day", "model_version"], sort=True)
     ]
-    return pd.DataFrame(rows, columns=[*(column.name for column in PERFORMANCE_COLUMNS), "day"])
+    types = {column.name: nullable_dtype(column.dtype) for column in PERFORMANCE_COLUMNS} | {"day": "str"}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)

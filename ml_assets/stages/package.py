@@ -14,7 +14,7 @@ from ml_assets.use_case import Day, UseCase
 
 MODELS = ("candidate", "baseline", "climatology")
 TEST_EVENTS = 5
-_LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas")
+LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas")
 
 
 def files_of(candidate: Candidate) -> dict[str, bytes]:
@@ -63,7 +63,7 @@ def manifest_of(
             "seed": case.training.seed,
             "alert_share": case.training.alert_share,
         },
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES},
         "contents": contents,
         "test_events": test_events(case, candidate.model, holdout.head(TEST_EVENTS)),
     }

@@ -1,7 +1,7 @@
 """Does any feature see the future? Features are computed again in a world that ends at the time of the event.
 
-In that world, rows and values whose `known_at` (declared in the schema) lies later do not exist. A feature that differs has looked ahead,
-by whatever road: a fact with a wrong time, a column of the outcome, a join.
+In that world, values whose `known_at` (declared in the schema) lies later are missing. A feature that differs has looked ahead: by a fact
+with a wrong time, a column of the outcome, a join. Rows stay, with what is known of them from the start: a flight is on the schedule.
 """
 
 from collections.abc import Mapping, Sequence

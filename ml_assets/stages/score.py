@@ -7,7 +7,7 @@ import pandas as pd
 
 from ml_assets.stages.model import Model
 from ml_assets.stages.quality import Finding
-from ml_assets.use_case import Column, Day, DType, Severity, nullable_dtype
+from ml_assets.use_case import Column, Day, DType, Severity
 
 SCORE_COLUMNS = (
     Column(name="event_id", dtype=DType.STRING),
@@ -55,10 +55,3 @@ def scoring_findings(events: Mapping[Day, int], scores: pd.DataFrame, days: Sequ
         ]
         for day in days
     }
-
-
-def no_scores() -> pd.DataFrame:
-    """The table without rows."""
-    return pd.DataFrame(
-        {column.name: pd.Series(dtype=nullable_dtype(column.dtype)) for column in SCORE_COLUMNS} | {"day": pd.Series(dtype="str")}
-    )

@@ -10,7 +10,7 @@ its rows are, a day without rows can be published too, and a reader needs nothin
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,17 @@ _KEEP_HISTORY = {"delta.logRetentionDuration": "interval 36500 days", "delta.del
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """What is published for one day: `content` hashes the rows, `inputs` what they were made from, `version` is the Delta version."""
+    """What is published for one day: `content` hashes the rows, `inputs` what they were made from, `version` is the Delta version.
+
+    `notes` is what the writer wanted remembered.
+    """
 
     day: Day
     rows: int
     content: str
     inputs: str
     version: int
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +54,22 @@ class Tables:
     def path(self, name: str) -> Path:
         return self.root / "tables" / self.case / name
 
-    def publish(self, name: str, rows: pd.DataFrame, *, schema: pa.Schema, inputs: Mapping[Day, str]) -> dict[Day, Entry]:
+    def publish(
+        self,
+        name: str,
+        rows: pd.DataFrame,
+        *,
+        schema: pa.Schema,
+        inputs: Mapping[Day, str],
+        notes: Mapping[Day, Mapping[str, Any]] | None = None,
+    ) -> dict[Day, Entry]:
         """Replace the days in `inputs` by `rows` in one commit; days whose content and inputs are unchanged are left alone.
 
         Args:
             rows: has a column `day`; a day of `inputs` without rows is published as empty.
             schema: Arrow schema of the table, `day` included, so that an empty day has types.
             inputs: for every day to publish, a hash of what it was made from.
+            notes: what else to remember of a day, JSON.
 
         Returns:
             The entries now in force for these days.
@@ -71,7 +84,7 @@ class Tables:
         before = self.ledger(name)
         contents = content_hashes(rows, inputs)
         changed = {
-            day: {"rows": rows_of_day, "content": content, "inputs": inputs[day]}
+            day: {"rows": rows_of_day, "content": content, "inputs": inputs[day], "notes": dict((notes or {}).get(day, {}))}
             for day, (rows_of_day, content) in contents.items()
             if day not in before or (before[day].content, before[day].inputs) != (content, inputs[day])
         }
@@ -145,11 +158,12 @@ class Tables:
 def content_hashes(rows: pd.DataFrame, days: Iterable[Day]) -> dict[Day, tuple[int, str]]:
     """Number of rows and hash of the content of each day, in row order; equal rows give equal hashes on any machine."""
     columns = [column for column in sorted(rows.columns) if column != "day"]
+    named = str([(column, str(rows[column].dtype)) for column in columns]).encode()
     row_hash = pd.util.hash_pandas_object(rows[columns], index=False).to_numpy()
     positions = rows.groupby("day", sort=False).indices
     empty = np.empty(0, dtype=np.int64)
     found = {day: positions.get(day, empty) for day in days}
-    return {day: (len(at), hashlib.sha256(row_hash[np.sort(at)].tobytes()).hexdigest()[:16]) for day, at in found.items()}
+    return {day: (len(at), hashlib.sha256(named + row_hash[np.sort(at)].tobytes()).hexdigest()[:16]) for day, at in found.items()}
 
 
 def fingerprint(*parts: object) -> str:

@@ -26,7 +26,7 @@ FLIGHT_DELAYS = UseCase(
         latest_after=timedelta(days=4),
     ),
     features=FEATURES,
-    split=Split(weekday=MONDAY, first_go_live="2013-10-28", holdout_days=14, minimum_training_days=56),
+    split=Split(weekday=MONDAY, first_go_live="2013-10-28", holdout_days=14, embargo_days=1, minimum_training_days=56),
     gate=Gate(
         floors={"average_precision": 0.30, "roc_auc": 0.62},
         margin=0.01,

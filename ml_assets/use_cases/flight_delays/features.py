@@ -94,6 +94,8 @@ def row(columns: Arrays) -> dict[str, npt.NDArray[Any]]:
 
 def _days_to_holiday(date: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:
     """Signed distance to the nearest holiday; of two equally near ones the coming one."""
+    if not len(date):
+        return np.empty(0)
     days = date.astype(np.int64)
     holidays = _holidays(int(days.min()), int(days.max()))
     coming = np.searchsorted(holidays, days)

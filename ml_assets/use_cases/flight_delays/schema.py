@@ -73,7 +73,7 @@ def derive_flights(rows: pd.DataFrame) -> pd.DataFrame:
             "diverted": diverted.astype("int64"),
             "late": late.astype("int64"),
             "late_known_at": actual_arrival.where(~rows["arr_delay"].isna(), departure.where(cancelled, given_up)),
-            "reject_reason": reason.where(
+            "reject_reason": reason.mask(rows["sched_arr_time"] % 100 > 59, "sched_arr_time has more than 59 minutes").where(
                 rows["sched_dep_time"] == rows["hour"] * 100 + rows["minute"], "sched_dep_time is not hour and minute"
             ),
         }
