@@ -288,7 +288,7 @@ def _stage(
                 [case.name, table],
                 deps=[*_deps(case, known, daily=daily), *also],
                 description=_DESCRIPTIONS.get(_kind_of(case, table), ""),
-                group_name=f"{case.name}/{group}",
+                group_name=f"{case.name}/{'rejected' if _kind_of(case, table) == 'rejected' else group}",
                 kinds=kinds,
                 owners=[case.owner],
                 partitions_def=partitions,

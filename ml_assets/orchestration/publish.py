@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData as Target
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
@@ -85,23 +86,26 @@ def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, check
         f"{made.table}: {len(good)} of {len(made.inputs)} days published in {took:.1f} s"
         + (f", {refused} refused by a check" if refused else "")
     )
-    for spec in checks:
-        yield from _evaluations(context, spec, made)
     metadata = _metadata(rows, made, entries)
     for day, entry in entries.items():
         tags = {DATA_VERSION_TAG: entry.content}
         yield dg.AssetMaterialization(key, partition=_partition(context, day), metadata=metadata[day], tags=tags)
+    targets = latest_materializations(context, key) if checks else {}
+    for spec in checks:
+        yield from _evaluations(context, spec, made, targets)
 
 
 def not_made(
     context: dg.AssetExecutionContext, held_back: Mapping[Day, NotMade], checks: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """A check result for each day that could not be made, with the reason: an error unless nothing is wrong."""
-    for spec in checks:
+    for spec in checks if held_back else ():
+        targets = latest_materializations(context, spec.asset_key)
         for day, why in held_back.items():
-            yield _evaluation(
+            yield evaluation(
                 spec,
                 _partition(context, day),
+                targets,
                 passed=False,
                 severity=dg.AssetCheckSeverity.WARN if why.expected else dg.AssetCheckSeverity.ERROR,
                 description=f"not made: {why.reason}",
@@ -128,7 +132,7 @@ def table_schema(columns: Sequence[Column]) -> dg.TableSchema:
             dg.TableColumn(
                 name=column.name,
                 type=column.dtype.value,
-                description=" · ".join(part for part in (column.description, column.unit and f"in {column.unit}") if part),
+                description=" ".join(part for part in (column.description, column.unit and f"[{column.unit}]") if part),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in columns
@@ -140,13 +144,27 @@ def _partition(context: dg.AssetExecutionContext, day: Day) -> Day | None:
     return day if context.has_partition_key or context.has_partition_key_range else None
 
 
-def _evaluations(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, made: Made) -> Iterator[dg.AssetCheckEvaluation]:
+def latest_materializations(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[Day | None, Target]:
+    """What a check result of each partition is about. Dagster takes a result that does not name it for out of date, and hides it."""
+    if _partition(context, "") is None:
+        records = context.instance.fetch_materializations(key, limit=1).records
+        latest: dict[Day | None, int] = {None: records[0].storage_id} if records else {}
+    else:
+        log = context.instance.event_log_storage
+        latest = dict(log.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION))
+    return {day: Target(storage_id=id, run_id=context.run_id, timestamp=time.time()) for day, id in latest.items()}
+
+
+def _evaluations(
+    context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, made: Made, targets: Mapping[Day | None, Target]
+) -> Iterator[dg.AssetCheckEvaluation]:
     for day, verdict in made.checks[spec.name].items():
         if not verdict.passed:
             context.log.error(f"{made.table} {day} is not published: {verdict.message()}")
-        yield _evaluation(
+        yield evaluation(
             spec,
             _partition(context, day),
+            targets,
             passed=verdict.passed and not verdict.warned,
             severity=dg.AssetCheckSeverity.ERROR if not verdict.passed else dg.AssetCheckSeverity.WARN,
             description=verdict.message(),
@@ -158,9 +176,19 @@ def _evaluations(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, mad
         )
 
 
-def _evaluation(spec: dg.AssetCheckSpec, day: Day | None, **findings: Any) -> dg.AssetCheckEvaluation:
-    # blocking=True here would fail the step, and with it every good day downstream. What blocks is that the day is not published.
-    return dg.AssetCheckEvaluation(asset_key=spec.asset_key, check_name=spec.name, partition=day, blocking=False, **findings)
+def evaluation(
+    spec: dg.AssetCheckSpec, partition: Day | None, targets: Mapping[Day | None, Target], **findings: Any
+) -> dg.AssetCheckEvaluation:
+    """The result of a check for one partition, about its latest materialisation."""
+    return dg.AssetCheckEvaluation(
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        partition=partition,
+        target_materialization_data=targets.get(partition),
+        # True would fail the step, and with it every good day downstream. What blocks is that the day is not published.
+        blocking=False,
+        **findings,
+    )
 
 
 def _shown(verdict: Verdict) -> str:
@@ -185,11 +213,11 @@ def _metadata(rows: pd.DataFrame, made: Made, entries: Mapping[Day, Entry]) -> d
         worst = sorted((item for item in nulls.items() if item[1] > 0), key=lambda item: -item[1])[:20]
         found[day] = {
             "dagster/row_count": entry.rows,
-            "null_shares": dg.MetadataValue.json({name: round(share, 4) for name, share in worst}),
-            "null_share": sum(nulls.values()) / len(nulls) if nulls else 0.0,
+            "null_share": round(sum(nulls.values()) / len(nulls), 4) if nulls else 0.0,
             **described,
             "delta_version": entry.version,
             "content_hash": entry.content,
             **made.shown.get(day, {}),
+            **({"null_shares": dg.MetadataValue.json({name: round(share, 4) for name, share in worst})} if worst else {}),
         }
     return found

@@ -75,7 +75,7 @@ def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
     tables = store.tables(case)
     ahead = [day for day in tables.ledger("labels") if min(days) <= day <= shift(max(days), case.label_lookback_days)]
     labels = tables.read("labels", ahead, columns=["event_id", "known_at", "label", "day"])
-    return performance(tables.read("scores", days), latest_known(labels, None))
+    return performance(tables.read("scores", days), latest_known(labels, None).set_index("event_id")["label"])
 
 
 def _counted(case: UseCase) -> list[str]:

@@ -5,16 +5,17 @@ Weeks are made in order, so that a backfill of 40 weeks is a replay of 40 decisi
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.planning import code_of
-from ml_assets.orchestration.publish import Event, check_spec, outputs
+from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.store import Store
 from ml_assets.stages import evaluate, labels, package, train
 from ml_assets.stages.evaluate import Report
@@ -28,6 +29,19 @@ CANDIDATE, REPORT, DEPLOYED = "candidate_model", "evaluation_report", "deployed_
 LIBRARIES = tuple((name, version(name)) for name in package.LIBRARIES)
 WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
 LOADS, GATE, ANSWERS = "candidate_loads_and_predicts_the_same", "candidate_may_go_live", "package_answers_real_requests"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of a week: `content` is the data version of what was materialised, None when nothing was; and the check's result."""
+
+    week: Day
+    passed: bool
+    finding: str
+    content: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
 class TooFewDaysError(ValueError):
@@ -145,7 +159,7 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
         case, CANDIDATE, LOADS, "Read back from the store, the candidate gives the same finite scores.", case_weeks(case)
     )
 
-    def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
+    def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Outcome]:
         plans = {week: plan(case, store, week) for week in weeks}
         mature = _MatureEvents(case, store, weeks)
         for week, planned in plans.items():
@@ -159,11 +173,13 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
             version = store.models.save(case.name, package.files_of(candidate), manifest)
             wrong = package.wrong_answers(*store.models.load(case.name, version))
             context.log.info(f"{week}: candidate {version} from {len(rows):,} events of {len(planned.training)} days")
-            yield _evaluation(spec, week, passed=not wrong, description="; ".join(wrong) or "loaded again, predicts the same")
-            if not wrong:
-                note = {"version": version, "inputs": planned.inputs, "delta_versions": planned.versions}
-                store.models.note(case.name, CANDIDATE, week, note)
-                yield _materialized(case, CANDIDATE, week, version, _candidate_metadata(candidate, version, days, store, case))
+            if wrong:
+                yield Outcome(week=week, passed=False, finding="; ".join(wrong))
+                continue
+            note = {"version": version, "inputs": planned.inputs, "delta_versions": planned.versions}
+            store.models.note(case.name, CANDIDATE, week, note)
+            metadata = _candidate_metadata(candidate, version, days, store, case)
+            yield Outcome(week=week, passed=True, finding="loaded again, predicts the same", content=version, metadata=metadata)
 
     return _weekly(case, CANDIDATE, make, spec, deps=_before(case, "features", "labels"), kinds={"lightgbm"}, group="models")
 
@@ -174,7 +190,7 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
         case, REPORT, GATE, "The gate: every condition for going live holds (the table says which).", case_weeks(case)
     )
 
-    def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
+    def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Outcome]:
         plans = {week: plan(case, store, week) for week in weeks}
         mature = _MatureEvents(case, store, weeks)
         for week, planned in plans.items():
@@ -194,10 +210,14 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
             context.log.info(
                 f"{week}: {'promoted' if decision.promoted else 'refused'} {report.candidate.version} {'; '.join(failed)}"
             )
-            description = "; ".join(failed) or "every condition holds"
-            metadata = {"reasons": dg.MarkdownMetadataValue(summary_markdown(report))}
-            yield _evaluation(spec, week, passed=decision.promoted, description=description, metadata=metadata)
-            yield _materialized(case, REPORT, week, inputs, _report_metadata(report, pictures, place / "report.html"))
+            yield Outcome(
+                week=week,
+                passed=decision.promoted,
+                finding="; ".join(failed) or "every condition holds",
+                content=inputs,
+                metadata=_report_metadata(report, pictures, place / "report.html"),
+                evidence={"reasons": dg.MarkdownMetadataValue(summary_markdown(report))},
+            )
 
     deps = [
         dg.AssetDep([case.name, CANDIDATE]),
@@ -217,34 +237,34 @@ def deployed_asset(case: UseCase) -> dg.AssetsDefinition:
         case_weeks(case),
     )
 
-    def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Event]:
+    def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Outcome]:
         for week in weeks:
             text = store.models.report(case.name, week)
             if text is None:
-                yield _evaluation(spec, week, passed=False, description=f"not deployed: {REPORT} {week} is not there")
+                yield Outcome(week=week, passed=False, finding=f"not deployed: there is no {REPORT} of {week}")
                 continue
             decision = Report.from_json(text).decision
             if not decision.promoted or decision.champion_after is None:
                 store.models.withdraw(case.name, week)
-                context.log.warning(f"{week}: not deployed, the gate refused the candidate")
+                in_force = decision.champion_before or "no model"
+                finding = f"not deployed: the gate refused the candidate, {in_force} stays in force"
+                context.log.info(f"{week}: {finding}")
+                yield Outcome(week=week, passed=False, finding=finding, severity=dg.AssetCheckSeverity.WARN)
                 continue
             version = decision.champion_after
             wrong = package.wrong_answers(*store.models.load(case.name, version))
-            yield _evaluation(
-                spec, week, passed=not wrong, description="; ".join(wrong) or "every test event has the published score"
-            )
             if wrong:
                 store.models.withdraw(case.name, week)
-            else:
-                why = {reason.name: f"{reason.observed} (wanted {reason.wanted})" for reason in decision.reasons}
-                store.models.deploy(case.name, week, version, why)
-                yield _materialized(
-                    case,
-                    DEPLOYED,
-                    week,
-                    version,
-                    {"model_version": version, "package": _path(store.models.package(case.name, version))},
-                )
+                yield Outcome(week=week, passed=False, finding="; ".join(wrong))
+                continue
+            store.models.deploy(
+                case.name,
+                week,
+                version,
+                {reason.name: f"{reason.observed} (wanted {reason.wanted})" for reason in decision.reasons},
+            )
+            metadata = {"model_version": version, "package": _path(store.models.package(case.name, version))}
+            yield Outcome(week=week, passed=True, finding="every test event has its score", content=version, metadata=metadata)
 
     return _weekly(case, DEPLOYED, make, spec, deps=[dg.AssetDep([case.name, REPORT])], kinds={"lightgbm"}, group="models")
 
@@ -300,7 +320,7 @@ def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None
 def _weekly(
     case: UseCase,
     name: str,
-    make: Callable[[dg.AssetExecutionContext, Store, Sequence[Day]], Iterator[Event]],
+    make: Callable[[dg.AssetExecutionContext, Store, Sequence[Day]], Iterator[Outcome]],
     check: dg.AssetCheckSpec,
     *,
     deps: Sequence[dg.AssetDep],
@@ -324,7 +344,19 @@ def _weekly(
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
-        yield from make(context, store, sorted(context.partition_keys))
+        for outcome in make(context, store, sorted(context.partition_keys)):
+            if outcome.content is not None:
+                tags = {DATA_VERSION_TAG: outcome.content}
+                yield dg.AssetMaterialization(check.asset_key, partition=outcome.week, metadata=dict(outcome.metadata), tags=tags)
+            yield evaluation(
+                check,
+                outcome.week,
+                latest_materializations(context, check.asset_key),
+                passed=outcome.passed,
+                severity=outcome.severity,
+                description=outcome.finding,
+                metadata=dict(outcome.evidence),
+            )
         yield from outputs(case.name, name, [check])
 
     return step
@@ -332,27 +364,6 @@ def _weekly(
 
 def _before(case: UseCase, *tables: str) -> list[dg.AssetDep]:
     return [dg.AssetDep([case.name, table], partition_mapping=earlier_weeks()) for table in tables]
-
-
-def _evaluation(
-    spec: dg.AssetCheckSpec, week: Day, *, passed: bool, description: str, metadata: Mapping[str, Any] | None = None
-) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=spec.asset_key,
-        check_name=spec.name,
-        partition=week,
-        passed=passed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=description,
-        metadata=dict(metadata or {}),
-        blocking=False,  # as in publish: what blocks is that nothing is deployed, whoever asks for it
-    )
-
-
-def _materialized(case: UseCase, name: str, week: Day, content: str, metadata: Mapping[str, Any]) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        [case.name, name], partition=week, metadata=dict(metadata), tags={"dagster/data_version": content}
-    )
 
 
 def _candidate_metadata(

@@ -26,18 +26,18 @@ PERFORMANCE_COLUMNS = (
 )
 
 
-def performance(scores: pd.DataFrame, labels: pd.DataFrame) -> dict[str, float]:
+def performance(scores: pd.DataFrame, labels: pd.Series) -> dict[str, float]:
     """Figures over all scored events together.
 
     Args:
         scores: rows of the table `scores`.
-        labels: `event_id` and `label`, one row an event.
+        labels: the label of each event, by `event_id`.
 
     Returns:
         The numeric columns of `PERFORMANCE_COLUMNS`. Ranking metrics are nan while only one class is known, precision is nan
         without alerts, recall without positives.
     """
-    truth = scores["event_id"].map(labels.set_index("event_id")["label"])
+    truth = scores["event_id"].map(labels)
     seen = scores[truth.notna()]
     positive = truth[truth.notna()].to_numpy() == 1
     both = bool(positive.any() and not positive.all())
@@ -65,7 +65,7 @@ def performance(scores: pd.DataFrame, labels: pd.DataFrame) -> dict[str, float]:
 
 def daily_performance(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """`PERFORMANCE_COLUMNS` and `day`, one row a day and model version."""
-    known = labels[["event_id", "label"]]
+    known = labels.set_index("event_id")["label"]
     rows = [
         {"model_version": version, **performance(group, known), "day": day}
         for (day, version), group in scores.groupby(["day", "model_version"], sort=True)

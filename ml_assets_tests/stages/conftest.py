@@ -42,7 +42,7 @@ def small_case() -> UseCase:
         features=Features(
             event_columns=("amount",), trailing=(), latest=(), lookups=(), row=lambda arrays: dict(arrays), columns=columns
         ),
-        split=Split(weekday=0, first_go_live="2024-03-01", holdout_days=7, minimum_training_days=14),
+        split=Split(weekday=0, first_go_live="2024-03-01", holdout_days=7, embargo_days=0, minimum_training_days=14),
         gate=Gate(
             floors={"roc_auc": 0.6, "average_precision": 0.2},
             margin=0.01,

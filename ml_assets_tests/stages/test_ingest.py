@@ -95,7 +95,21 @@ def test_missing_values_are_compared_too(batch: Batch) -> None:
 
 
 def test_rows_are_handed_on_as_they_came(batch: Batch) -> None:
-    pd.testing.assert_frame_equal(ingested(batch, DAYS), batch.rows)
+    pd.testing.assert_frame_equal(ingested(batch, RIDES, DAYS), batch.rows)
+
+
+def test_a_column_that_no_day_delivered_is_there_without_values(batch: Batch) -> None:
+    rows = ingested(replace(batch, rows=batch.rows.drop(columns="fare")), RIDES, DAYS)
+    assert rows["fare"].isna().all()
+
+
+def test_each_day_is_judged_by_its_own_header(batch: Batch) -> None:
+    """The columns of a range are those of all its days: a day that lacks one must fail in a range as it does alone."""
+    whole = list(batch.rows.columns)
+    by_day = replace(batch, columns={DAYS[0]: whole, DAYS[1]: [name for name in whole if name != "fare"]})
+    assert failed(by_day, DAYS[0]) == []
+    (finding,) = failed(by_day, DAYS[1])
+    assert (finding.severity, finding.observed) == (Severity.ERROR, "not delivered: fare")
 
 
 @pytest.mark.parametrize(
@@ -109,4 +123,4 @@ def test_rows_are_handed_on_as_they_came(batch: Batch) -> None:
 )
 def test_a_source_that_breaks_its_protocol_is_an_error(batch: Batch, change: dict[str, Any], days: list[Day], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        ingested(replace(batch, **change), days)
+        ingested(replace(batch, **change), RIDES, days)
