@@ -32,11 +32,11 @@ class BatchedEventLog(SqliteEventLogStorage):
         self._waiting: list[dg.EventLogEntry] = []
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event now, or together with the next one that does not wait."""
+        """Store an event now, or together with the next one that does not wait; outside a run nothing waits."""
         with self._db_lock:
             if self._held:
                 super().store_event(event)
-            elif event.dagster_event is not None and event.dagster_event.event_type in _WAITING:
+            elif event.run_id and event.dagster_event is not None and event.dagster_event.event_type in _WAITING:
                 self._waiting.append(event)
                 if len(self._waiting) >= _MOST_WAITING:
                     self._flush()

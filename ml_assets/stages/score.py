@@ -43,14 +43,14 @@ def score(
 
 def scoring_findings(events: Mapping[Day, int], scores: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Finding]]:
     """Every event with features has exactly one score."""
-    counts = scores.groupby("day")["event_id"].nunique()
+    counts, distinct = scores["day"].value_counts(), scores.groupby("day")["event_id"].nunique()
     return {
         day: [
             Finding(
                 expectation="every event has one score",
-                passed=int(counts.get(day, 0)) == events[day],
+                passed=int(counts.get(day, 0)) == int(distinct.get(day, 0)) == events[day],
                 severity=Severity.ERROR,
-                observed=f"{int(counts.get(day, 0))} scores for {events[day]} events",
+                observed=f"{int(counts.get(day, 0))} scores of {int(distinct.get(day, 0))} events, for {events[day]} with features",
             )
         ]
         for day in days
