@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from ml_assets.stages.inputs import FloatArray, codes, numbers
 from ml_assets.use_case import Features
 
-MAX_ROWS = 100_000
+MAX_ROWS = 60_000
 MIN_CATEGORY_ROWS = 200
 
 

@@ -49,7 +49,7 @@ FLIGHT_DELAYS = UseCase(
             "lambda_l2": 10.0,
             "max_bin": 63,
         },
-        trees=200,
+        trees=150,
         alert_share=0.20,
         seed=20130101,
     ),
