@@ -91,7 +91,10 @@ def test_a_day_with_a_missing_score_is_found(scored: Scored) -> None:
         "2024-02-01": True,
         "2024-02-02": False,
     }
-    assert (found[second][0].observed, found[second][0].severity) == ("59 scores of 59 events, for 60 with features", Severity.ERROR)
+    assert (found[second][0].observed, found[second][0].severity) == (
+        "59 scores of 59 events, for 60 with features",
+        Severity.ERROR,
+    )
     assert found["2024-02-02"][0].observed == "0 scores of 0 events, for 5 with features"
 
 
