@@ -23,7 +23,8 @@ WITHOUT_COLUMNS = {CANDIDATE, REPORT, DEPLOYED}
 with warnings.catch_warnings(record=True) as heard:
     warnings.simplefilter("always")
     LOADED = build_defs(USE_CASES)
-    SPECS = {spec.key: spec for spec in LOADED.resolve_all_asset_specs()}
+    # Sorted, so that every worker of pytest-xdist collects the same tests in the same order.
+    SPECS = {spec.key: spec for spec in sorted(LOADED.resolve_all_asset_specs(), key=lambda spec: spec.key)}
 
 by_asset = pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: "/".join(spec.key.path))
 
