@@ -152,7 +152,7 @@ def latest_materializations(context: dg.AssetExecutionContext, key: dg.AssetKey)
     else:
         log = context.instance.event_log_storage
         latest = dict(log.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION))
-    return {day: Target(storage_id=id, run_id=context.run_id, timestamp=time.time()) for day, id in latest.items()}
+    return {day: Target(storage_id=id, run_id=context.run.run_id, timestamp=time.time()) for day, id in latest.items()}
 
 
 def _evaluations(
