@@ -23,7 +23,7 @@ import pyarrow.csv
 from ml_assets.use_case import Batch, Day
 
 PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
-_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _QUOTE = b'"'
 
 
@@ -74,7 +74,7 @@ class PackagedCsv:
     def versions(self, days: Sequence[Day]) -> Mapping[Day, str]:
         """The hash of the file, for every day: none if the package or the file is not there."""
         try:
-            return dict.fromkeys(days, _digest(self._path.read_bytes()))
+            return dict.fromkeys(days, digest(self._path.read_bytes()))
         except FileNotFoundError:
             return {}
 
@@ -87,20 +87,20 @@ class PackagedCsv:
         try:
             path = self._path
             packed = path.read_bytes()
-            delivered = _text_columns(_unpacked(path, packed), missing=self.missing)
-        except _UNREADABLE as error:
-            return Batch(rows=_frame([]), counted={}, versions={}, problems=dict.fromkeys(days, f"{self._label}: {error}"))
-        hashed = _digest(packed)
+            delivered = text_columns(unpacked(path, packed), missing=self.missing)
+        except UNREADABLE as error:
+            return Batch(rows=united([]), counted={}, versions={}, problems=dict.fromkeys(days, f"{self._label}: {error}"))
+        hashed = digest(packed)
         tables = self._split(delivered, days, hashed)
-        rows = _frame(tables)
+        rows = united(tables)
         counts = rows["day"].value_counts()
         return Batch(rows=rows, counted={day: int(counts.get(day, 0)) for day in days}, versions=dict.fromkeys(days, hashed))
 
     def _split(self, delivered: pa.Table, days: Sequence[Day], hashed: str) -> list[pa.Table]:
         if not self.day_columns:
-            return [_with_provenance(delivered, day, self._label, hashed) for day in days]
+            return [with_provenance(delivered, day, self._label, hashed) for day in days]
         of_row = self._days_of(delivered)
-        table = _with_provenance(delivered, pa.array(of_row, pa.string(), from_pandas=True), self._label, hashed)
+        table = with_provenance(delivered, pa.array(of_row, pa.string(), from_pandas=True), self._label, hashed)
         return [table.filter(pa.array(of_row.isin(list(days)).to_numpy()))]
 
     def _days_of(self, delivered: pa.Table) -> pd.Series:
@@ -109,7 +109,7 @@ class PackagedCsv:
             raise ValueError(f"{self._label} has no column {', '.join(absent)}; it has {', '.join(delivered.column_names)}")
         parts = delivered.select(list(self.day_columns)).to_pandas()
         texts: pd.Series = parts.iloc[:, 0].fillna("").str.cat([parts[name].fillna("") for name in self.day_columns[1:]], sep="-")
-        days: pd.Series = texts.map({text: _as_day(text) for text in texts.unique()}).astype("str")
+        days: pd.Series = texts.map({text: as_day(text) for text in texts.unique()}).astype("str")
         if days.isna().any():
             row = int(days.isna().to_numpy().argmax())
             got = f"{'-'.join(self.day_columns)} is {texts.iloc[row]!r}"
@@ -137,7 +137,7 @@ class DailyFiles:
 
     def versions(self, days: Sequence[Day]) -> Mapping[Day, str]:
         """The hash of each file that exists."""
-        return {day: _digest(path.read_bytes()) for day in days if (path := self._path(day)).is_file()}
+        return {day: digest(path.read_bytes()) for day in days if (path := self._path(day)).is_file()}
 
     def read(self, days: Sequence[Day]) -> Batch:
         """Rows of these days, file after file in the order of `days`."""
@@ -148,24 +148,26 @@ class DailyFiles:
             path = self._path(day)
             try:
                 packed = path.read_bytes()
-                delivered = _text_columns(_unpacked(path, packed), missing=self.missing)
+                delivered = text_columns(unpacked(path, packed), missing=self.missing)
             except FileNotFoundError:
                 problems[day] = f"no file {path}: expected one CSV a day; deliver it and materialise the day again"
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 problems[day] = f"{path}: {error}"
             else:
-                versions[day] = _digest(packed)
-                tables[day] = _with_provenance(delivered, day, f"{self.name}/{path.name}", versions[day])
+                versions[day] = digest(packed)
+                tables[day] = with_provenance(delivered, day, f"{self.name}/{path.name}", versions[day])
         counted = {day: table.num_rows for day, table in tables.items()}
         columns = {day: table.column_names for day, table in tables.items()}
-        return Batch(rows=_frame(list(tables.values())), counted=counted, versions=versions, problems=problems, columns=columns)
+        return Batch(rows=united(list(tables.values())), counted=counted, versions=versions, problems=problems, columns=columns)
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """What names a content: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _unpacked(path: Path, packed: bytes) -> bytes:
+def unpacked(path: Path, packed: bytes) -> bytes:
+    """The CSV in a `.gz` or in a `.zip` of one; of any other file its bytes."""
     if path.suffix == ".gz":
         return gzip.decompress(packed)
     if path.suffix != ".zip":
@@ -177,7 +179,7 @@ def _unpacked(path: Path, packed: bytes) -> bytes:
         return archive.read(members[0])
 
 
-def _text_columns(content: bytes, *, missing: tuple[str, ...]) -> pa.Table:
+def text_columns(content: bytes, *, missing: tuple[str, ...]) -> pa.Table:
     """All columns as text; raises ValueError with the row and the reason. Rows are counted from 1, without the header."""
     try:
         content.decode()
@@ -220,13 +222,14 @@ def _parsed(content: bytes, missing: tuple[str, ...]) -> pa.Table:
         raise ValueError(faults[0] if faults else reason) from error
 
 
-def _with_provenance(delivered: pa.Table, day: Day | pa.Array, file: str, hashed: str) -> pa.Table:
+def with_provenance(delivered: pa.Table, day: Day | pa.Array, file: str, hashed: str, *, rows: pa.Array | None = None) -> pa.Table:
+    """The columns under the names of `delivered_as`, with the provenance; `rows` of the file where these are not all of them."""
     count = delivered.num_rows
     kept = delivered.rename_columns([delivered_as(name) for name in delivered.column_names])
     values = [
         pa.repeat(day, count) if isinstance(day, str) else day,
         pa.repeat(file, count),
-        pa.array(range(1, count + 1), pa.int64()),
+        pa.array(range(1, count + 1), pa.int64()) if rows is None else rows,
         pa.repeat(hashed, count),
     ]
     for name, column in zip(PROVENANCE, values, strict=True):
@@ -234,7 +237,7 @@ def _with_provenance(delivered: pa.Table, day: Day | pa.Array, file: str, hashed
     return kept
 
 
-def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+def united(tables: Sequence[pa.Table]) -> pd.DataFrame:
     """The tables below each other: the union of their columns, provenance last."""
     empty = pa.schema(PROVENANCE.items()).empty_table()
     rows = pa.concat_tables([*tables, empty], promote_options="default")
@@ -243,7 +246,8 @@ def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
     return frame
 
 
-def _as_day(text: str) -> Day | None:
+def as_day(text: str) -> Day | None:
+    """The day that a year, a month and a day of the month joined by "-" say; None when they are no date."""
     numbers = re.fullmatch(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})", text)
     try:
         return date(*map(int, numbers.groups())).isoformat() if numbers else None

@@ -1,0 +1,208 @@
+"""The file in which a reader says where their tables are: what it means, and what is said of one that is wrong."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ml_assets.sources import mapping as form
+from ml_assets.sources.mapping import read_mapping, source_of
+
+TOML = """
+start = "2018-04-01"
+end = "2018-08-09"
+
+[transactions]
+files = "cards/*.csv"
+
+[transactions.columns]
+transaction_id = "ID"
+paid_at = "AT"
+amount = "SUM"
+
+[chargebacks]
+of = "transactions"
+flag = "FRAUD"
+delay_days = 7
+delayed = {reported_at = "AT"}
+
+[chargebacks.columns]
+scenario = "SCENARIO"
+"""
+CHARGEBACK = ("transaction_id", "reported_at", "scenario")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "bank.toml"
+    path.write_text(TOML)
+    return path
+
+
+def written(file: Path, old: str, new: str) -> Path:
+    assert TOML.count(old) == 1
+    file.write_text(TOML.replace(old, new))
+    return file
+
+
+def test_a_mapping_is_read_with_its_defaults(file: Path) -> None:
+    mapping = read_mapping(file)
+    assert (mapping.file, mapping.folder, mapping.timezone) == (file, file.parent, "UTC")
+    assert (mapping.start, mapping.end) == ("2018-04-01", "2018-08-09")
+    assert list(mapping.tables) == ["transactions", "chargebacks"]
+    with pytest.raises(ValidationError, match="frozen"):
+        mapping.start = "2018-05-01"
+
+
+def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
+    shown = "\n".join(line for line in str(form.__doc__).splitlines() if line.startswith("    "))
+    (tmp_path / "shown.toml").write_text(shown)
+    mapping = read_mapping(tmp_path / "shown.toml")
+    assert source_of(mapping, "transactions", day_column="paid_at").columns["transaction_id"] == "TRANSACTION_ID"
+    assert source_of(mapping, "chargebacks", day_column="reported_at").where == ("TX_FRAUD", "1")
+
+
+@pytest.mark.parametrize(("folder", "resolved"), [("data", "data"), ("../up", "../up"), ("$HOME", "$HOME"), ("~", "~")])
+def test_a_folder_is_seen_from_the_file_and_taken_literally(file: Path, folder: str, resolved: str) -> None:
+    written(file, 'end = "2018-08-09"', f'folder = "{folder}"')
+    mapping = read_mapping(file)
+    assert (mapping.folder, mapping.end) == (file.parent / resolved, None)
+    assert source_of(mapping, "transactions", day_column="paid_at").complete_to is None
+
+
+def test_a_folder_may_be_absolute_and_days_need_no_quotes(file: Path) -> None:
+    written(file, 'start = "2018-04-01"', 'start = 2018-04-01\nfolder = "/data"\ntimezone = "Europe/Berlin"')
+    mapping = read_mapping(file)
+    assert (mapping.folder, mapping.start, mapping.timezone) == (Path("/data"), "2018-04-01", "Europe/Berlin")
+    assert source_of(mapping, "transactions", day_column="paid_at").timezone == "Europe/Berlin"
+
+
+def test_a_table_with_files_is_a_source_of_them(file: Path) -> None:
+    source = source_of(
+        read_mapping(file),
+        "transactions",
+        day_column="paid_at",
+        known=("transaction_id", "paid_at", "amount", "country"),
+        optional=("country", "amount"),
+    )
+    assert dict(source.columns) == {"transaction_id": "ID", "paid_at": "AT", "amount": "SUM", "country": ""}
+    assert (source.folder, source.pattern, source.complete_to) == (file.parent, "cards/*.csv", "2018-08-09")
+    assert (source.where, dict(source.delayed)) == (None, {})
+
+
+def test_a_table_of_flagged_rows_has_the_known_columns_of_the_other(file: Path) -> None:
+    source = source_of(read_mapping(file), "chargebacks", day_column="reported_at", known=CHARGEBACK)
+    assert dict(source.columns) == {"transaction_id": "ID", "scenario": "SCENARIO"}
+    assert dict(source.delayed) == {"reported_at": ("AT", timedelta(days=7))}
+    assert (source.pattern, source.where) == ("cards/*.csv", ("FRAUD", "1"))
+    everything = source_of(read_mapping(file), "chargebacks", day_column="reported_at")
+    assert set(everything.columns) == {"transaction_id", "paid_at", "amount", "scenario"}
+
+
+def test_a_column_of_its_own_goes_before_that_of_the_other_table(file: Path) -> None:
+    written(file, 'scenario = "SCENARIO"', 'scenario = "SCENARIO"\namount = "LOST"\ntransaction_id = ""')
+    columns = source_of(read_mapping(file), "chargebacks", day_column="reported_at").columns
+    assert (columns["amount"], columns["transaction_id"]) == ("LOST", "")
+
+
+def test_a_column_of_the_other_table_may_be_delayed(file: Path) -> None:
+    written(file, 'delayed = {reported_at = "AT"}', 'delayed = {paid_at = "AT"}')
+    source = source_of(read_mapping(file), "chargebacks", day_column="paid_at")
+    assert (set(source.columns), set(source.delayed)) == ({"transaction_id", "amount", "scenario"}, {"paid_at"})
+
+
+def test_what_the_mapping_says_is_what_is_read(file: Path) -> None:
+    (file.parent / "cards").mkdir()
+    rows = "ID,AT,SUM,FRAUD,SCENARIO\n1,2018-04-01 10:00:00,5.00,0,0\n2,2018-04-01 11:00:00,7.50,1,3\n"
+    (file.parent / "cards" / "april.csv").write_text(rows)
+    mapping = read_mapping(file)
+    paid = source_of(mapping, "transactions", day_column="paid_at").read(["2018-04-01"]).rows
+    assert paid[["transaction_id", "paid_at", "amount"]].values.tolist() == [
+        ["1", "2018-04-01T10:00:00Z", "5.00"],
+        ["2", "2018-04-01T11:00:00Z", "7.50"],
+    ]
+    back = source_of(mapping, "chargebacks", day_column="reported_at", known=CHARGEBACK).read(["2018-04-01", "2018-04-08"])
+    assert back.rows[[*CHARGEBACK, "source_row"]].values.tolist() == [["2", "2018-04-08T11:00:00Z", "3", 2]]
+    assert back.counted == {"2018-04-01": 0, "2018-04-08": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('start = "2018-04-01"', "", "start: field required"),
+        ('start = "2018-04-01"', 'start = "1.4.2018"', "start is '1.4.2018', expected a day such as 2018-04-01"),
+        ('start = "2018-04-01"', "start = 20180401", "start is 20180401, expected a day such as 2018-04-01"),
+        ('end = "2018-08-09"', 'end = "2018-04-01"', "expected `end` after `start`, which is 2018-04-01"),
+        ('end = "2018-08-09"', 'timezone = "Berlin"', "timezone is 'Berlin', expected a time zone such as Europe/Berlin"),
+        ('end = "2018-08-09"', "folder = 3", "folder is 3, expected text"),
+        ('end = "2018-08-09"', 'until = "x"', "unknown until; expected start, end, timezone, folder and tables"),
+        ('end = "2018-08-09"', 'file = "x"', "unknown file; expected start, end, timezone, folder and tables"),
+        ('end = "2018-08-09"', "end = ", "expected a TOML file: "),
+        ('files = "cards/*.csv"', "", "transactions: expected either `files` or `of`"),
+        ('of = "transactions"', 'of = "transactions"\nfiles = "*.csv"', "chargebacks: expected either `files` or `of`"),
+        ('of = "transactions"', 'of = "payments"', "chargebacks.of is 'payments', expected a table with `files`: transactions"),
+        ('of = "transactions"', 'of = "chargebacks"', "chargebacks.of is 'chargebacks', expected a table with `files`"),
+        ('files = "cards/*.csv"', 'files = "*.xlsx"', "transactions.files is '*.xlsx', expected a pattern below `folder` that"),
+        ('files = "cards/*.csv"', 'files = "/x/*.csv"', "transactions.files is '/x/*.csv', expected a pattern below `folder`"),
+        ('amount = "SUM"', "amount = 3", "transactions.columns.amount is 3, input should be a valid string"),
+        ('flag = "FRAUD"', 'flags = "FRAUD"', "chargebacks.flags: unknown, expected files, of, columns, flag, flag_is, delayed"),
+        ('flag = "FRAUD"', 'flag = ""', "chargebacks.flag is '', expected the name of a column in the files"),
+        ("delay_days = 7", "delay_days = -7", "chargebacks.delay_days is -7, input should be greater than or equal to 0"),
+        ('delayed = {reported_at = "AT"}', "", "chargebacks: expected the times to delay, such as delayed = {"),
+        ('scenario = "SCENARIO"', 'reported_at = "AT"', "chargebacks: expected reported_at either in `columns` or in `delayed`"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_file_and_the_field(file: Path, old: str, new: str, told: str) -> None:
+    written(file, old, new)
+    with pytest.raises(ValueError, match=r"expected|required|should") as caught:
+        read_mapping(file)
+    assert str(caught.value).startswith(f"{file}: {told}")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(file: Path) -> None:
+    written(file, 'start = "2018-04-01"', 'timezone = "x"')
+    with pytest.raises(ValueError, match=r"start: field required; timezone is 'x', expected"):
+        read_mapping(file)
+
+
+def test_a_file_that_is_absent_or_declares_no_table_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no\.toml: expected a TOML file: .*No such file"):
+        read_mapping(tmp_path / "no.toml")
+    (tmp_path / "bare.toml").write_text('start = "2018-04-01"')
+    with pytest.raises(ValueError, match=r"bare\.toml: no table, expected one or more such as \[transactions\]"):
+        read_mapping(tmp_path / "bare.toml")
+
+
+@pytest.mark.parametrize(
+    ("table", "day_column", "known", "told"),
+    [
+        ("refunds", "paid_at", None, "no [refunds]; it has transactions, chargebacks"),
+        ("transactions", "seen_at", None, "[transactions] columns.seen_at: expected the column in the files that says the day"),
+        (
+            "transactions",
+            "paid_at",
+            ("paid_at", "amount"),
+            "[transactions] columns: unknown transaction_id; expected paid_at, amount",
+        ),
+        (
+            "chargebacks",
+            "reported_at",
+            (*CHARGEBACK, "bank"),
+            "[chargebacks] columns: no bank; expected transaction_id, reported_at",
+        ),
+        ("chargebacks", "reported_at", ("scenario",), "[chargebacks] columns: unknown reported_at; expected scenario"),
+    ],
+)
+def test_a_table_that_does_not_fit_its_case_is_an_error(
+    file: Path, table: str, day_column: str, known: tuple[str, ...] | None, told: str
+) -> None:
+    with pytest.raises(ValueError, match=r"expected|it has") as caught:
+        source_of(read_mapping(file), table, day_column=day_column, known=known)
+    assert str(caught.value).startswith(f"{file}: {told}")
+
+
+def test_an_optional_day_column_needs_a_name_all_the_same(file: Path) -> None:
+    with pytest.raises(ValueError, match=r"columns\.seen_at: expected the column in the files that says the day"):
+        source_of(read_mapping(file), "transactions", day_column="seen_at", optional=("seen_at",))
