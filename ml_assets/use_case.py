@@ -144,6 +144,8 @@ class Fact:
     known_at: str
     unit: str
     id: str = "event_id"
+    known_within: timedelta = timedelta(0)
+    """`known_at` lies at most this long after the day of the row, where that is more than two days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,7 +166,7 @@ class Trailing:
     fact: Fact
     entities: tuple[tuple[str, ...], ...]
     windows: tuple[timedelta, ...]
-    statistics: tuple[Literal["count", "sum", "mean"] | Share, ...]
+    statistics: tuple[Literal["count", "sum", "mean", "std"] | Share, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +182,8 @@ class Latest:
     changes: tuple[str, ...] = ()
     change_over: timedelta = timedelta(hours=3)
     within: timedelta = timedelta(days=1)
+    itself: bool = True
+    """Whether the event's own row counts, where it is known at the event; without it, the latest is the one before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +212,7 @@ class Features:
     @property
     def lookback(self) -> timedelta:
         """The longest way back that a feature looks."""
-        windows = [window for trailing in self.trailing for window in trailing.windows]
+        windows = [window + trailing.fact.known_within for trailing in self.trailing for window in trailing.windows]
         return max([*windows, *(latest.within + latest.change_over for latest in self.latest)], default=timedelta(0))
 
     @property
@@ -230,6 +234,26 @@ class Label:
     latest_after: timedelta
     """No label becomes known later than this after the start of its event's day."""
 
+    @property
+    def settled_after(self) -> timedelta:
+        """After this, an event whose label is not known has a problem."""
+        return self.latest_after
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reported:
+    """The truth about an event that others report, such as a charge-back: a positive is a row in a table of reports.
+
+    An event without a report is negative once `settled_after` has passed; a report that comes later still corrects it, up to
+    `latest_after` the event. A report has columns `event_id`, the event time, the entities and `known_at`.
+    """
+
+    table: str
+    known_at: str
+    entities: tuple[str, ...]
+    settled_after: timedelta
+    latest_after: timedelta
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
@@ -244,14 +268,21 @@ class Split:
     holdout_days: int
     embargo_days: int
     minimum_training_days: int
+    training_days: int | None = None
+    """The most days to train on, the latest ones; None for all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """A part of the hold-out on which a candidate must not be much worse than the champion."""
+    """A part of the hold-out on which a candidate must not be much worse than the champion.
+
+    A number is cut at `edges`: below the first, between two, from the last on. A slice that is not `required` is shown and decides nothing.
+    """
 
     column: str
     minimum_rows: int
+    edges: tuple[float, ...] = ()
+    required: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,13 +305,95 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AlertShare:
+    """Flag this share of all events."""
+
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertsPerDay:
+    """Flag so many events a day on average: what the people who look at them can take."""
+
+    alerts: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """Flag where the expected loss is least: `false_positive` for each wrong alert, `false_negative` for each positive missed."""
+
+    false_positive: float
+    false_negative: float
+
+
+Operating = AlertShare | AlertsPerDay | Costs
+"""How the threshold is chosen at which an event is flagged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """A hyperparameter and where to look for it; `log` looks evenly over its orders of magnitude."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before.
+
+    The first trial is the recipe that the case declares. A search ends after `trials`, or when `minutes` have passed, which makes its
+    result depend on the machine. `kept_negatives` is the share of negatives that the trials learn from, with their weight; validation
+    is on all rows.
+    """
+
+    trials: int
+    folds: int
+    fold_days: int
+    gap_days: int
+    lightgbm: tuple[Range, ...]
+    logistic: tuple[Range, ...]
+    families: tuple[Literal["lightgbm", "logistic"], ...] = ("lightgbm", "logistic")
+    minutes: float | None = None
+    kept_negatives: float = 1.0
+    most_trees: int = 400
+    patience: int = 30
+    """Trees without a gain in average precision on the validation days, after which a fold stops growing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """Fixed recipe: LightGBM parameters, trees, and the share of events flagged at the operating threshold."""
+    """The recipe: LightGBM parameters, trees, and how the operating threshold is chosen; with a `search`, where the search begins.
+
+    `features` are the names that the model is told, None for all. With `refit` the recipe that was judged is fitted once more on all rows
+    whose label is known when the model goes live, the hold-out included, and that model serves.
+    """
 
     parameters: Mapping[str, Any]
     trees: int
-    alert_share: float
+    operating: Operating
     seed: int
+    features: tuple[str, ...] | None = None
+    search: Search | None = None
+    refit: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Investigation:
+    """What people do with alerts: each day they look into the `top` entities with the highest score of any of their events.
+
+    `metric` names the share of these that are positive, a mean over days; an entity found positive is not looked into again that week.
+    Entities already known as positive are no news, and are left out of every evaluation: those with a label that became known
+    from `known_for` before the first day judged to the start of the day.
+    """
+
+    metric: str
+    entity: str
+    top: int
+    known_for: timedelta
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,11 +412,12 @@ class UseCase:
     event_time: str
     climatology: tuple[str, ...]
     """Features whose training-set rate is the simplest forecast of all: what a model must beat to be worth anything."""
-    label: Label
+    label: Label | Reported
     features: Features
     split: Split
     gate: Gate
     training: Training
+    investigation: Investigation | None = None
 
     def table(self, name: str) -> Table:
         for table in self.tables:
@@ -330,7 +444,22 @@ class UseCase:
 
     @property
     def label_lookback_days(self) -> int:
+        """Whole days before a day whose events can have a label that became known on it."""
         return self.label.latest_after.days
+
+    @property
+    def settled_days(self) -> int:
+        """Whole days after an event's day in which its label is settled."""
+        return self.label.settled_after.days + (1 if isinstance(self.label, Reported) else 0)
+
+    @property
+    def model_features(self) -> list[str]:
+        """The names of the features that the model is told."""
+        return list(self.training.features or self.features.names)
+
+    def week_of(self, day: Day) -> Day:
+        """The latest day, at or before a day, on which a model may go live."""
+        return shift(day, -((date.fromisoformat(day).weekday() - self.split.weekday) % 7))
 
     def starts(self, day: Day) -> pd.Timestamp:
         """The instant, in UTC, at which a day begins where the case lives."""

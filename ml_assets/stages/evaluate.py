@@ -2,7 +2,9 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from ml_assets.stages.comparison import Comparison, paired_bootstrap
+from ml_assets.stages.contributions import Contribution, Example, contributions_of, examples_of
 from ml_assets.stages.gate import (
     Decision,
     Reason,
@@ -20,20 +23,26 @@ from ml_assets.stages.gate import (
     rival_reason,
 )
 from ml_assets.stages.inputs import FloatArray, labels_of
+from ml_assets.stages.intervals import intervals
 from ml_assets.stages.metrics import Curves, Performance, measure
 from ml_assets.stages.model import Model
 from ml_assets.stages.slices import SliceResult, judge_slices
-from ml_assets.stages.train import Candidate, operating_threshold
+from ml_assets.stages.threshold import operating_threshold
+from ml_assets.stages.train import Candidate
+from ml_assets.stages.trials import Trial
 from ml_assets.use_case import Day, UseCase
 
 __all__ = [
     "Comparison",
+    "Contribution",
     "Curves",
     "Decision",
+    "Example",
     "Performance",
     "Reason",
     "Report",
     "SliceResult",
+    "Trial",
     "compare",
     "measure_row_milliseconds",
 ]
@@ -60,6 +69,12 @@ class Report:
     slices: tuple[SliceResult, ...]
     importance: tuple[tuple[str, float], ...]
     decision: Decision
+    contributions: tuple[Contribution, ...] = ()
+    """What moved the candidate's scores, over rows spread evenly over the hold-out; empty for a family that cannot say."""
+    examples: tuple[Example, ...] = ()
+    """The hold-out's events with the highest scores, and why."""
+    trials: tuple[Trial, ...] = ()
+    """What the search for the candidate's recipe tried; empty without one."""
 
     def to_json(self) -> str:
         """Sorted keys, so that equal reports are equal texts; nan is refused."""
@@ -93,22 +108,28 @@ def compare(
     champion_threshold: float | None,
     candidate_bytes: int,
     row_milliseconds: float,
+    further: Mapping[str, Callable[[FloatArray], float]] = MappingProxyType({}),
+    trials: Sequence[Trial] = (),
 ) -> Report:
     """Judges the candidate and decides.
 
     Args:
-        holdout: feature columns and `day`, one row an event; the same rows for every model.
+        holdout: feature columns, `day` and the columns of the slices, one row an event; the same rows for every model.
         labels: 0 or 1, one a row.
         champion, champion_version, champion_threshold: the model in force; all None before the first.
+        further: the case's own metrics by name, each from the scores of the hold-out's rows, in their order; floors may name them.
+        trials: what the search for the candidate's recipe tried.
 
     Raises:
-        ValueError: no rows or one class in the hold-out, a score that is not finite, a champion given in part.
+        ValueError: no rows or one class in the hold-out, a score or a metric that is not finite, a champion given in part, a column of
+            a slice that the hold-out lacks.
     """
     truth = labels_of(holdout, labels)
-    ours = _judged(candidate.model, holdout, truth, version=candidate_version, threshold=candidate.threshold)
-    theirs = _champion(champion, champion_version, champion_threshold, holdout, truth)
-    baseline = _rival(candidate.baseline, holdout, truth, version=f"baseline of {candidate_version}", case=case)
-    climatology = _rival(candidate.climatology, holdout, truth, version=f"climatology of {candidate_version}", case=case)
+    bench = _Bench(case=case, holdout=holdout, labels=truth, further=further)
+    ours = bench.judged(candidate.model, version=candidate_version, threshold=candidate.threshold)
+    theirs = _champion(bench, champion, champion_version, champion_threshold)
+    baseline = bench.rival(candidate.baseline, version=f"baseline of {candidate_version}")
+    climatology = bench.rival(candidate.climatology, version=f"climatology of {candidate_version}")
     comparison = _comparison(case, holdout, truth, ours, theirs)
     slices = tuple(judge_slices(holdout, truth, ours.scores, theirs.scores if theirs else None, gate=case.gate))
     reasons = [
@@ -134,6 +155,9 @@ def compare(
         slices=slices,
         importance=tuple(candidate.model.importance()[:IMPORTANT_FEATURES]),
         decision=decide(reasons, candidate_version=candidate_version, champion_version=champion_version),
+        contributions=contributions_of(candidate.model, holdout, truth),
+        examples=examples_of(candidate.model, holdout, truth, ours.scores),
+        trials=tuple(trials),
     )
 
 
@@ -149,26 +173,46 @@ def _seconds(model: Model, row: pd.DataFrame) -> float:
     return time.perf_counter() - start
 
 
-def _judged(model: Model, holdout: pd.DataFrame, labels: FloatArray, *, version: str, threshold: float) -> Judged:
-    scores = model.predict(holdout)
-    return Judged(scores=scores, performance=measure(scores, labels, version=version, family=model.family, threshold=threshold))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bench:
+    """The rows on which every model is measured."""
+
+    case: UseCase
+    holdout: pd.DataFrame
+    labels: FloatArray
+    further: Mapping[str, Callable[[FloatArray], float]]
+
+    def judged(self, model: Model, *, version: str, threshold: float) -> Judged:
+        """At its own threshold, with intervals."""
+        scores = model.predict(self.holdout)
+        performance = self._measured(model, scores, version=version, threshold=threshold)
+        found = intervals(
+            scores,
+            self.labels,
+            self.holdout["day"],
+            threshold=threshold,
+            resamples=self.case.gate.resamples,
+            seed=self.case.training.seed,
+        )
+        return Judged(scores=scores, performance=replace(performance, intervals={name: list(ends) for name, ends in found.items()}))
+
+    def rival(self, model: Model, *, version: str) -> Performance:
+        """At the threshold that suits the hold-out itself: better than a rival could know, so never unfair to it."""
+        scores = model.predict(self.holdout)
+        days = self.holdout["day"].to_numpy(dtype=str)
+        threshold = operating_threshold(scores, self.labels, days, self.case.training.operating)
+        return self._measured(model, scores, version=version, threshold=threshold)
+
+    def _measured(self, model: Model, scores: FloatArray, *, version: str, threshold: float) -> Performance:
+        return measure(scores, self.labels, version=version, family=model.family, threshold=threshold, further=self.further)
 
 
-def _champion(
-    model: Model | None, version: str | None, threshold: float | None, holdout: pd.DataFrame, labels: FloatArray
-) -> Judged | None:
+def _champion(bench: _Bench, model: Model | None, version: str | None, threshold: float | None) -> Judged | None:
     if model is None and version is None and threshold is None:
         return None
     if model is None or version is None or threshold is None:
         raise ValueError(f"a champion is a model, a version and a threshold; got version {version!r}, threshold {threshold!r}")
-    return _judged(model, holdout, labels, version=version, threshold=threshold)
-
-
-def _rival(model: Model, holdout: pd.DataFrame, labels: FloatArray, *, version: str, case: UseCase) -> Performance:
-    """At the threshold that flags the case's share of the hold-out itself: better than a rival could know, so never unfair to it."""
-    scores = model.predict(holdout)
-    threshold = operating_threshold(scores, case.training.alert_share)
-    return measure(scores, labels, version=version, family=model.family, threshold=threshold)
+    return bench.judged(model, version=version, threshold=threshold)
 
 
 def _comparison(case: UseCase, holdout: pd.DataFrame, labels: FloatArray, ours: Judged, theirs: Judged | None) -> Comparison | None:

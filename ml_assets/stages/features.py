@@ -122,6 +122,8 @@ def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tupl
         for statistic in declared.statistics:
             if isinstance(statistic, Share):
                 shares = trailing(known, (values >= statistic.at_least).astype(np.int64), declared.windows)
+            if statistic == "std":
+                squares = trailing(known, values * values, declared.windows)
             for window in declared.windows:
                 count, total = answers[window]
                 match statistic:
@@ -131,6 +133,9 @@ def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tupl
                         answer = total.astype(np.float64)
                     case "mean":
                         answer = ratio(total, count)
+                    case "std":
+                        mean = ratio(total, count)
+                        answer = np.sqrt(np.maximum(ratio(squares[window][1], count) - mean * mean, 0.0))
                     case Share():
                         answer = ratio(shares[window][1], count)
                 yield _trailing_name(fact, statistic, window, entity), answer
@@ -142,7 +147,7 @@ def _latest_values(declared: Latest, questions: _Questions) -> Iterator[tuple[st
         declared.table, declared.entity, known_at=declared.known_at, value=declared.known_at, id=declared.id
     )
     known_at = _microseconds(facts[declared.known_at])[rows].astype(np.float64)
-    now, age = _within(known.latest(), known_at, questions.asked_at, declared.within)
+    now, age = _within(known.latest(itself=declared.itself), known_at, questions.asked_at, declared.within)
     then = questions.asked_at - declared.change_over // timedelta(microseconds=1)
     before, _ = _within(known.latest(declared.change_over), known_at, then, declared.within)
     for value in declared.values:

@@ -79,9 +79,11 @@ def champion_reasons(comparison: Comparison, slices: Sequence[SliceResult], gate
 
 
 def slice_reason(slices: Sequence[SliceResult], gate: Gate) -> Reason:
-    """The worst slice against the champion."""
-    compared = [(found.difference, f"{found.column} {found.value}") for found in slices if found.difference is not None]
-    worst, where = min(compared, default=(0.0, "no slice is large enough"))
+    """The worst slice against the champion, of those that must not be worse."""
+    compared = [
+        (found.difference, f"{found.column} {found.value}") for found in slices if found.required and found.difference is not None
+    ]
+    worst, where = min(compared, default=(0.0, "no slice decides"))
     return Reason(
         name="difference of average_precision on the worst slice",
         passed=all(found.passed for found in slices),

@@ -1,11 +1,11 @@
 """Labels: the truth about events, filed under the day on which it became known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from ml_assets.stages.quality import Finding
-from ml_assets.use_case import Column, Day, DType, Severity, UseCase
+from ml_assets.use_case import Column, Day, DType, Investigation, Reported, Severity, UseCase, shift
 
 
 def label_columns(case: UseCase) -> tuple[Column, ...]:
@@ -21,29 +21,51 @@ def label_columns(case: UseCase) -> tuple[Column, ...]:
     )
 
 
-def label_days(case: UseCase, events: pd.DataFrame, days: Sequence[Day]) -> pd.DataFrame:
+def label_days(case: UseCase, events: pd.DataFrame, reports: pd.DataFrame | None, days: Sequence[Day]) -> pd.DataFrame:
     """Labels that became known on these days.
 
     Args:
-        events: clean events of these days and of `case.label_lookback_days` days before.
+        events: clean events of these days and of the days before whose labels may still become known.
+        reports: where the label is `Reported`, rows of its table for the same days.
 
     Returns:
         The columns of `label_columns` and `day`, ordered by day, `known_at` and event id.
     """
     label = case.label
-    known = events[events[label.known_at].notna() & events[label.column].notna()]
-    rows = pd.DataFrame(
+    if isinstance(label, Reported):
+        if reports is None:
+            raise ValueError(f"labels of {case.name} are reported in {label.table}: hand over its rows")
+        known = pd.concat(_reported(case, label, events, reports), ignore_index=True)
+    else:
+        there = events[events[label.known_at].notna() & events[label.column].notna()]
+        known = _as_labels(case, there, there["day"], there[label.column].astype("int64"), there[label.known_at])
+    return known[known["day"].isin(days)].sort_values(["day", "known_at", "event_id"], ignore_index=True)
+
+
+def _reported(case: UseCase, label: Reported, events: pd.DataFrame, reports: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Reports when they come, and negatives when no report has come in time."""
+    first = reports.sort_values([label.known_at, "event_id"], kind="stable").drop_duplicates("event_id")
+    event_day = case.days_of(first[case.event_time])
+    yield _as_labels(case, first, event_day, pd.Series(1, index=first.index, dtype="int64"), first[label.known_at])
+    settled = events[case.event_time] + label.settled_after
+    reported_at = events["event_id"].map(first.set_index("event_id")[label.known_at])
+    silent = ~(reported_at <= settled)
+    negatives = events[silent]
+    yield _as_labels(case, negatives, negatives["day"], pd.Series(0, index=negatives.index, dtype="int64"), settled[silent])
+
+
+def _as_labels(case: UseCase, rows: pd.DataFrame, event_day: pd.Series, label: pd.Series, known_at: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame(
         {
-            "event_id": known["event_id"],
-            "event_day": known["day"],
-            "event_time": known[case.event_time],
-            "known_at": known[label.known_at],
-            "label": known[label.column].astype("int64"),
-            **{name: known[name] for name in label.entities},
-            "day": case.days_of(known[label.known_at]),
+            "event_id": rows["event_id"],
+            "event_day": event_day,
+            "event_time": rows[case.event_time],
+            "known_at": known_at,
+            "label": label,
+            **{name: rows[name] for name in case.label.entities},
+            "day": case.days_of(known_at),
         }
     )
-    return rows[rows["day"].isin(days)].sort_values(["day", "known_at", "event_id"], ignore_index=True)
 
 
 def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Finding]]:
@@ -72,3 +94,31 @@ def latest_known(labels: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFra
     by_then = labels if as_of is None else labels[labels["known_at"] <= as_of]
     known = by_then.sort_values(["known_at", "event_id"], kind="stable")
     return known.drop_duplicates("event_id", keep="last")
+
+
+def already_known(labels: pd.DataFrame, investigation: Investigation, *, day: Day, first: Day, case: UseCase) -> set[str]:
+    """The entities that are known as positive when a day begins: by a label that became known since `known_for` before `first`.
+
+    Args:
+        labels: all labels known so far, with the entity's column.
+        first: the first day that is judged together with this one, such as the day on which the model went live.
+    """
+    since, until = case.starts(shift(first, -investigation.known_for.days)), case.starts(day)
+    bad = (labels["label"] == 1) & (labels["known_at"] >= since) & (labels["known_at"] < until)
+    return set(labels.loc[bad, investigation.entity])
+
+
+def news(events: pd.DataFrame, labels: pd.DataFrame, *, first: Day, case: UseCase) -> pd.Series:
+    """Which events count when a model is judged, True or False: all, or those whose entity is not known as positive by then.
+
+    Args:
+        events: `day` and the entity's column, one row an event.
+    """
+    judged = pd.Series(True, index=events.index)
+    if case.investigation is None:
+        return judged
+    entity = events[case.investigation.entity]
+    for day in events["day"].unique():
+        known = already_known(labels, case.investigation, day=str(day), first=first, case=case)
+        judged &= ~((events["day"] == day) & entity.isin(known))
+    return judged

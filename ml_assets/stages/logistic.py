@@ -1,7 +1,7 @@
 """Logistic regression: the baseline that needs imputing and scaling, kept as numbers."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ml_assets.stages.inputs import FloatArray, codes, numbers
-from ml_assets.use_case import Features
 
 MAX_ROWS = 60_000
 MIN_CATEGORY_ROWS = 200
@@ -66,6 +65,12 @@ class Logistic:
             total += np.array([*text.weights, 0.0])[codes(frame, text.name, text.known)]  # MISSING (-1) takes the last one, 0
         return np.asarray(expit(total), dtype=np.float64)
 
+    def contributions(self, frame: pd.DataFrame) -> FloatArray:
+        """Each term, and last the intercept: exact, and 0 for a number at its training mean. Shape (rows, features + 1)."""
+        numeric = [number.standardised(frame) * number.weight for number in self.numeric]
+        texts = [np.array([*text.weights, 0.0])[codes(frame, text.name, text.known)] for text in self.categorical]
+        return np.column_stack([*numeric, *texts, np.full(len(frame), self.intercept)])
+
     def importance(self) -> list[tuple[str, float]]:
         """None: weights are not shares of gain."""
         return []
@@ -80,17 +85,22 @@ def logistic_from_json(content: Mapping[str, Any]) -> Logistic:
     return TypeAdapter(Logistic).validate_python(content)
 
 
-def fit_logistic(rows: pd.DataFrame, labels: FloatArray, *, features: Features) -> Logistic:
-    """Logistic regression (L2, C = 1) on at most `MAX_ROWS` rows, evenly spaced from the first to the last.
+def fit_logistic(
+    rows: pd.DataFrame, labels: FloatArray, *, names: Sequence[str], texts: Sequence[str], inverse_penalty: float = 1.0
+) -> Logistic:
+    """Logistic regression (L2, `inverse_penalty` is scikit-learn's C) on at most `MAX_ROWS` rows, evenly spaced from first to last.
+
+    Args:
+        names: the features to use; those in `texts` are categories.
 
     Raises:
         RuntimeError: when the solver does not converge.
     """
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64)
     sample, truth = rows.iloc[chosen], labels[chosen]
-    numeric = [_numeric(sample, name) for name in features.names if name not in features.categorical]
-    categorical = [_categorical(sample, name) for name in features.categorical]
-    weights = _solve(_design(sample, numeric, categorical), truth)
+    numeric = [_numeric(sample, name) for name in names if name not in texts]
+    categorical = [_categorical(sample, name) for name in texts]
+    weights = _solve(_design(sample, numeric, categorical), truth, inverse_penalty)
     intercept, first = weights[0], len(numeric) + 1
     ends = first + np.cumsum([len(text.known) for text in categorical], dtype=np.int64)
     return Logistic(
@@ -128,9 +138,9 @@ def _design(sample: pd.DataFrame, numeric: list[Numeric], categorical: list[Cate
     return np.column_stack(columns)
 
 
-def _solve(design: FloatArray, labels: FloatArray) -> list[float]:
+def _solve(design: FloatArray, labels: FloatArray, inverse_penalty: float) -> list[float]:
     """Intercept and weights. Newton's method: some 10 steps where L-BFGS takes hundreds, for many more rows than columns."""
-    solver = LogisticRegression(solver="newton-cholesky", tol=1e-6, max_iter=100)
+    solver = LogisticRegression(C=inverse_penalty, solver="newton-cholesky", tol=1e-6, max_iter=100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

@@ -1,6 +1,8 @@
 """How good scores are on labelled rows: figures at a threshold, over all thresholds, and curves."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,10 @@ class Curves:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Performance:
-    """One model on the hold-out. `confusion` has `tp`, `fp`, `fn` and `tn`; flagged is a score at or above `threshold`."""
+    """One model on the hold-out. `confusion` has `tp`, `fp`, `fn` and `tn`; flagged is a score at or above `threshold`.
+
+    `intervals` holds [low, high] of the metrics that have one: 95 %, bootstrap by day.
+    """
 
     version: str
     family: str
@@ -31,17 +36,28 @@ class Performance:
     metrics: dict[str, float]
     confusion: dict[str, int]
     curves: Curves
+    intervals: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure(scores: FloatArray, labels: FloatArray, *, version: str, family: str, threshold: float) -> Performance:
+def measure(
+    scores: FloatArray,
+    labels: FloatArray,
+    *,
+    version: str,
+    family: str,
+    threshold: float,
+    further: Mapping[str, Callable[[FloatArray], float]] = MappingProxyType({}),
+) -> Performance:
     """All figures and curves of one model.
 
     Args:
         scores: probabilities of a positive, shape (n,).
         labels: 0 or 1, shape (n,), both present.
+        further: metrics of the case, each from the scores; they come after those that every case has.
 
     Raises:
-        ValueError: when a score is not finite, or all labels are the same, so that half of the figures are undefined.
+        ValueError: when a score or a further metric is not finite, a further one has the name of another, or all labels are the same,
+            so that half of the figures are undefined.
     """
     require_finite(scores, version)
     if labels.min() == labels.max():
@@ -50,11 +66,12 @@ def measure(scores: FloatArray, labels: FloatArray, *, version: str, family: str
         )
     flagged = scores >= threshold
     bins = calibration(scores, labels)
+    standard = {**_at_threshold(flagged, labels), **_over_thresholds(scores, labels), **_of_probabilities(scores, labels, bins)}
     return Performance(
         version=version,
         family=family,
         threshold=threshold,
-        metrics={**_at_threshold(flagged, labels), **_over_thresholds(scores, labels), **_of_probabilities(scores, labels, bins)},
+        metrics={**standard, **_further(scores, further, standard, version)},
         confusion=_confusion(flagged, labels),
         curves=Curves(precision_recall=_precision_recall(scores, labels), roc=_roc(scores, labels), calibration=bins),
     )
@@ -106,6 +123,17 @@ def _of_probabilities(scores: FloatArray, labels: FloatArray, bins: list[list[fl
         "brier": float(metrics.brier_score_loss(labels, scores)),
         "expected_calibration_error": float(error),
     }
+
+
+def _further(
+    scores: FloatArray, further: Mapping[str, Callable[[FloatArray], float]], standard: Mapping[str, float], version: str
+) -> dict[str, float]:
+    if taken := sorted(further.keys() & standard.keys()):
+        raise ValueError(f"every case has the metric {', '.join(taken)}; give the case's own another name")
+    found = {name: float(metric(scores)) for name, metric in further.items()}
+    if undefined := [name for name, value in found.items() if not np.isfinite(value)]:
+        raise ValueError(f"{', '.join(undefined)} of model {version} is not finite: undefined on this hold-out")
+    return found
 
 
 def _confusion(flagged: npt.NDArray[np.bool_], labels: FloatArray) -> dict[str, int]:

@@ -49,6 +49,19 @@ class Model:
         require(frame, self.inputs)
         return self.estimator.predict(frame) if len(frame) else np.empty(0)
 
+    def contributions(self, frame: pd.DataFrame) -> FloatArray | None:
+        """What each feature of `inputs` adds to each row's log-odds, shape (rows, features + 1); the last column is no feature's.
+
+        A row's contributions sum to the log-odds of its score. None for climatology, which does not add anything up.
+
+        Raises:
+            ValueError: naming the feature columns that the frame lacks.
+        """
+        require(frame, self.inputs)
+        if isinstance(self.estimator, Climatology):
+            return None
+        return self.estimator.contributions(frame) if len(frame) else np.empty((0, len(self.inputs) + 1))
+
     def importance(self) -> list[tuple[str, float]]:
         """Features with their share of the gain, largest first; empty for a family that has no gain."""
         return self.estimator.importance()

@@ -1,15 +1,27 @@
 """How the model in force does on live events, once the truth about them is known."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ml_assets.use_case import Column, DType, nullable_dtype
+from ml_assets.stages.inputs import FloatArray
+from ml_assets.stages.labels import news
+from ml_assets.use_case import Column, Day, DType, Investigation, UseCase, nullable_dtype
 
 PERFORMANCE_COLUMNS = (
     Column(name="model_version", dtype=DType.STRING),
     Column(name="events", dtype=DType.INT64, unit="events", minimum=0),
     Column(name="labelled", dtype=DType.INT64, unit="events", description="events whose label is known", minimum=0),
     Column(name="waiting", dtype=DType.INT64, unit="events", description="events whose label is not known yet", minimum=0),
+    Column(
+        name="already_known",
+        dtype=DType.INT64,
+        unit="events",
+        description="labelled events of entities that were known as positive: no part of the figures that follow",
+        minimum=0,
+    ),
     Column(name="positives", dtype=DType.INT64, unit="events", minimum=0),
     Column(name="alerts", dtype=DType.INT64, unit="events", minimum=0),
     *(
@@ -21,54 +33,99 @@ PERFORMANCE_COLUMNS = (
             "average_precision",
             "baseline_average_precision",
             "climatology_average_precision",
+            "precision_at_top",
         )
     ),
 )
 
 
-def performance(scores: pd.DataFrame, labels: pd.Series) -> dict[str, float]:
+def performance(scores: pd.DataFrame, known: pd.DataFrame, *, first: Day, case: UseCase) -> dict[str, float]:
     """Figures over all scored events together.
 
     Args:
         scores: rows of the table `scores`.
-        labels: the label of each event, by `event_id`.
+        known: the label in force of each event, with its entities.
+        first: the first of the days that are judged together, such as the day on which the model went live.
 
     Returns:
         The numeric columns of `PERFORMANCE_COLUMNS`. Ranking metrics are nan while only one class is known, precision is nan
-        without alerts, recall without positives.
+        without alerts, recall without positives, `precision_at_top` where the case declares no investigation.
     """
-    truth = scores["event_id"].map(labels)
-    seen = scores[truth.notna()]
-    positive = truth[truth.notna()].to_numpy() == 1
+    found = known.set_index("event_id")
+    seen = scores[scores["event_id"].isin(found.index)].copy()
+    told = found.reindex(seen["event_id"])
+    seen["label"] = told["label"].to_numpy()
+    if case.investigation:
+        seen[case.investigation.entity] = told[case.investigation.entity].to_numpy()
+    judged = seen[news(seen, known, first=first, case=case)]
+    positive = judged["label"].to_numpy() == 1
     both = bool(positive.any() and not positive.all())
-    alerts = seen["alert"].to_numpy() == 1
+    alerts = judged["alert"].to_numpy() == 1
     hits = int((alerts & positive).sum())
+    top = case.investigation and both
     return {
         "events": len(scores),
         "labelled": len(seen),
         "waiting": len(scores) - len(seen),
+        "already_known": len(seen) - len(judged),
         "positives": int(positive.sum()),
         "alerts": int(alerts.sum()),
         "precision": hits / alerts.sum() if alerts.any() else float("nan"),
         "recall": hits / positive.sum() if positive.any() else float("nan"),
-        "roc_auc": float(roc_auc_score(positive, seen["score"])) if both else float("nan"),
+        "roc_auc": float(roc_auc_score(positive, judged["score"])) if both else float("nan"),
         **{
-            name: float(average_precision_score(positive, seen[column])) if both else float("nan")
+            name: float(average_precision_score(positive, judged[column])) if both else float("nan")
             for name, column in (
                 ("average_precision", "score"),
                 ("baseline_average_precision", "baseline_score"),
                 ("climatology_average_precision", "climatology_score"),
             )
         },
+        "precision_at_top": precision_at_top(judged, judged["score"].to_numpy(), case.investigation) if top else float("nan"),
     }
 
 
-def daily_performance(scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """`PERFORMANCE_COLUMNS` and `day`, one row a day and model version."""
-    known = labels.set_index("event_id")["label"]
-    rows = [
-        {"model_version": version, **performance(group, known), "day": day}
-        for (day, version), group in scores.groupby(["day", "model_version"], sort=True)
-    ]
+def precision_at_top(events: pd.DataFrame, scores: FloatArray, investigation: Investigation) -> float:
+    """Share of positives among the `top` entities of each day by their highest score, a mean over days.
+
+    An entity that was among them and positive is left out on later days: it has been dealt with (card precision top-k of Le Borgne et
+    al., 2022). Entities with equal scores are taken in the order of their names.
+
+    Args:
+        events: `day`, `label` and the entity's column.
+    """
+    rows = pd.DataFrame({"day": events["day"], "entity": events[investigation.entity], "label": events["label"], "score": scores})
+    entities = rows.groupby(["day", "entity"], as_index=False)[["label", "score"]].max()
+    found: set[str] = set()
+    shares = []
+    for _, of_day in entities.groupby("day"):
+        top = of_day[~of_day["entity"].isin(found)].sort_values("score", ascending=False, kind="stable").head(investigation.top)
+        shares.append(top["label"].sum() / investigation.top)
+        found |= set(top.loc[top["label"] == 1, "entity"])
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def daily_performance(scores: pd.DataFrame, known: pd.DataFrame, first: Mapping[Day, Day], *, case: UseCase) -> pd.DataFrame:
+    """`PERFORMANCE_COLUMNS` and `day`, one row a day and model version.
+
+    Args:
+        known: the label in force of each event, with its entities.
+        first: for each day, the first of the days that it is judged with.
+    """
+    entity = [case.investigation.entity] if case.investigation else []
+    labels = known[["event_id", "known_at", "label", *entity]]
+    of_day = {str(day): rows for day, rows in known[["event_id"]].groupby(known["event_day"])}
+    rows = []
+    for (day, version), group in scores.groupby(["day", "model_version"], sort=True):
+        here = labels.loc[of_day[day].index] if day in of_day else labels.iloc[:0]
+        news_of = _relevant(labels, here, case)
+        rows.append({"model_version": version, **performance(group, news_of, first=first[str(day)], case=case), "day": day})
     types = {column.name: nullable_dtype(column.dtype) for column in PERFORMANCE_COLUMNS} | {"day": "str"}
     return pd.DataFrame(rows, columns=list(types)).astype(types)
+
+
+def _relevant(labels: pd.DataFrame, here: pd.DataFrame, case: UseCase) -> pd.DataFrame:
+    """The labels of a day's events, and every positive, for who is known already."""
+    if case.investigation is None:
+        return here
+    return pd.concat([here, labels[(labels["label"] == 1) & ~labels.index.isin(here.index)]])

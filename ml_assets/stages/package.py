@@ -2,24 +2,30 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from ml_assets.stages.model import Model
-from ml_assets.stages.train import Candidate
-from ml_assets.use_case import Day, UseCase
+from ml_assets.stages.train import Candidate, Recipe
+from ml_assets.stages.trials import Trial
+from ml_assets.use_case import AlertShare, AlertsPerDay, Costs, Day, Operating, Training, UseCase
 
 MODELS = ("candidate", "baseline", "climatology")
+SERVED = "served"
+"""Folder of the model that serves, where the recipe was fitted again after it was judged; without it the judged candidate serves."""
 TEST_EVENTS = 5
 LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas")
 
 
 def files_of(candidate: Candidate) -> dict[str, bytes]:
-    """The three models, each in a folder of its own."""
+    """The models, each in a folder of its own."""
     models = {"candidate": candidate.model, "baseline": candidate.baseline, "climatology": candidate.climatology}
+    models |= {SERVED: candidate.served} if candidate.served else {}
     return {f"{folder}/{name}": content for folder, model in models.items() for name, content in model.to_files().items()}
 
 
@@ -28,6 +34,38 @@ def model_in(files: Mapping[str, bytes], folder: str) -> Model:
     return Model.from_files(
         {name.removeprefix(f"{folder}/"): content for name, content in files.items() if name.startswith(f"{folder}/")}
     )
+
+
+def candidate_in(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Candidate:
+    """What was trained, as the package holds it."""
+    model, recipe = model_in(files, "candidate"), manifest["training"]
+    return Candidate(
+        model=model,
+        baseline=model_in(files, "baseline"),
+        climatology=model_in(files, "climatology"),
+        threshold=manifest["threshold"],
+        training_rows=manifest["training_rows"],
+        positives=manifest["positives"],
+        recipe=Recipe(
+            family=model.family,
+            training=Training(
+                parameters=recipe["parameters"], trees=recipe["trees"], operating=_operating(recipe["operating"]), seed=recipe["seed"]
+            ),
+            inverse_penalty=recipe["inverse_penalty"],
+            trials=tuple(TypeAdapter(Trial).validate_python(trial) for trial in manifest["trials"]),
+        ),
+        served=model_in(files, SERVED) if served_by(files) == SERVED else None,
+    )
+
+
+def _operating(content: Mapping[str, Any]) -> Operating:
+    kinds = {kind.__name__: kind for kind in (AlertShare, AlertsPerDay, Costs)}
+    return kinds[content["by"]](**{name: value for name, value in content.items() if name != "by"})
+
+
+def served_by(files: Mapping[str, bytes]) -> str:
+    """The folder of the model that scores events."""
+    return SERVED if any(name.startswith(f"{SERVED}/") for name in files) else "candidate"
 
 
 def manifest_of(
@@ -43,7 +81,7 @@ def manifest_of(
     """What a reader needs to trust and use the package. It depends on content alone, so equal models have equal versions.
 
     Args:
-        days: first and last day of `training` and `holdout`.
+        days: first and last day of `training`, `holdout` and, where the served model was fitted again, `refit`.
         contents: for each table read, the content hash of each day.
         holdout: rows of which the first few become test events.
     """
@@ -56,22 +94,28 @@ def manifest_of(
         "training_rows": candidate.training_rows,
         "positives": candidate.positives,
         "days": {name: list(bounds) for name, bounds in days.items()},
-        "features": [{"name": column.name, "dtype": column.dtype.value, "unit": column.unit} for column in case.features.columns],
+        "features": [
+            {"name": column.name, "dtype": column.dtype.value, "unit": column.unit}
+            for column in case.features.columns
+            if column.name in case.model_features
+        ],
         "training": {
-            "parameters": dict(case.training.parameters),
-            "trees": case.training.trees,
-            "seed": case.training.seed,
-            "alert_share": case.training.alert_share,
+            "parameters": dict(candidate.recipe.training.parameters),
+            "trees": candidate.recipe.training.trees,
+            "seed": candidate.recipe.training.seed,
+            "inverse_penalty": candidate.recipe.inverse_penalty,
+            "operating": {"by": type(case.training.operating).__name__, **asdict(case.training.operating)},
         },
+        "trials": [asdict(trial) for trial in candidate.recipe.trials],
         "libraries": {name: version(name) for name in LIBRARIES},
         "contents": contents,
-        "test_events": test_events(case, candidate.model, holdout.head(TEST_EVENTS)),
+        "test_events": test_events(case, candidate.served or candidate.model, holdout.head(TEST_EVENTS)),
     }
 
 
 def test_events(case: UseCase, model: Model, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Events with all their features, missing ones as None, and the model's score."""
-    features = rows[case.features.names].astype(object)
+    features = rows[case.model_features].astype(object)
     records = features.where(features.notna(), None).to_dict("records")
     ids, scores = rows["event_id"].tolist(), model.predict(rows).tolist()
     return [{"event_id": id, "features": record, "score": score} for id, record, score in zip(ids, records, scores, strict=True)]
@@ -79,7 +123,7 @@ def test_events(case: UseCase, model: Model, rows: pd.DataFrame) -> list[dict[st
 
 def wrong_answers(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> list[str]:
     """What the package, as loaded, gets wrong of its own test events: empty for a sound one."""
-    model, events = model_in(files, "candidate"), manifest["test_events"]
+    model, events = model_in(files, served_by(files)), manifest["test_events"]
     if not events:
         return ["the package has no test events"]
     wrong = []

@@ -7,11 +7,13 @@ process and is not safe in threads.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from ml_assets.stages.evaluate import Performance, Report
+from ml_assets.stages.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +28,8 @@ STYLES = {
     "baseline": ("#009E73", "-."),
     "climatology": ("#CC79A7", ":"),
 }
+FAMILIES = {"lightgbm": ("#0072B2", "o"), "logistic": ("#D55E00", "s")}
+FEWEST_TRIALS = 4
 COLOURS = 128
 LARGEST_MARKER = 110.0  # points², of the calibration bin with most rows
 IMPORTANT_FEATURES = 15
@@ -33,18 +37,26 @@ LONGEST_LABEL = 40
 
 
 def draw(report: Report) -> dict[str, bytes]:
-    """Five PNGs of 640 by 420 pixels, under 40 kB each; the same report gives the same bytes.
+    """PNGs of 640 by 420 pixels, under 40 kB each; the same report gives the same bytes.
 
-    A model that the report lacks (no champion yet) and a curve without points (undefined, as the hold-out has one class) are left
-    out of their pictures.
+    Five of every report; `contributions`, `search_history` and `search_importance` where it has contributions, trials and enough of
+    them. A model that the report lacks (no champion yet) and a curve without points (undefined, as the hold-out has one class) are
+    left out of their pictures.
     """
-    return {
+    found = {
         "precision_recall": precision_recall(report),
         "roc": roc(report),
         "calibration": calibration(report),
         "confusion_matrix": confusion_matrix(report),
         "importance": importance(report),
     }
+    if report.contributions:
+        found["contributions"] = contributions(report)
+    if report.trials:
+        found["search_history"] = search_history(report)
+    if correlations := rank_correlations(report.trials):
+        found["search_importance"] = search_importance(correlations)
+    return found
 
 
 def precision_recall(report: Report) -> bytes:
@@ -120,18 +132,71 @@ def importance(report: Report) -> bytes:
     top = report.importance[:IMPORTANT_FEATURES]
     covered = _percent(sum(share for _, share in top))
     figure, axes = sheet(f"The first {len(top)} features carry {covered} of the importance")
-    places = list(range(len(top)))
-    bars = axes.barh(places, [100 * share for _, share in top], height=0.68, color=STYLES["candidate"][0])
-    axes.bar_label(bars, [f"{100 * share:.1f}" for _, share in top], padding=3, fontsize=8.5, color=INK)
-    labels = axes.set_yticks(places, [_short(name) for name, _ in top], fontsize=8.5)
-    for tick in labels:
-        tick.label1.set_parse_math(False)  # a name may hold a dollar sign
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.09, y=0.02)
+    _bars(axes, [(name, 100 * share) for name, share in top], "{:.1f}")
     axes.set_xlabel("Share of total importance (%)")
     return png(figure)
+
+
+def contributions(report: Report) -> bytes:
+    """Mean absolute contribution of the features that move the candidate's scores most."""
+    top = report.contributions[:IMPORTANT_FEATURES]
+    figure, axes = sheet(f"{_short(top[0].feature)} moves scores most")
+    _bars(axes, [(each.feature, each.mean_absolute) for each in top], "{:.2f}")
+    axes.set_xlabel("Mean absolute contribution (log-odds)")
+    return png(figure)
+
+
+def search_history(report: Report) -> bytes:
+    """Average precision of each trial, and the best complete one so far; pruned trials are hollow."""
+    from matplotlib.ticker import MaxNLocator
+
+    tried = [(trial, trial.value) for trial in report.trials if trial.value is not None]
+    complete = [(trial, value) for trial, value in tried if trial.state == "complete"]
+    figure, axes = sheet(_search_title(complete))
+    best = list(accumulate((value for _, value in complete), max))
+    axes.step(
+        [trial.number for trial, _ in complete], best, where="post", color=FAINT, linewidth=1.6, label="best so far", zorder=1
+    )
+    for family in sorted({trial.family for trial, _ in tried}):
+        colour, marker = FAMILIES.get(family, (INK, "D"))
+        for state, face in (("complete", colour), ("pruned", "none")):
+            points = [(trial.number, value) for trial, value in tried if (trial.family, trial.state) == (family, state)]
+            if points:
+                label = family if state == "complete" else f"{family}, pruned"
+                across, up = zip(*points, strict=True)
+                axes.scatter(across, up, s=34, marker=marker, facecolors=face, edgecolors=colour, label=label, zorder=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="Trial", ylabel="Average precision, mean of folds")
+    _legend(axes, "best")
+    return png(figure)
+
+
+def search_importance(correlations: list[tuple[str, float]]) -> bytes:
+    """How closely each hyperparameter and the average precision go together."""
+    figure, axes = sheet(f"{_short(correlations[0][0])} goes with average precision most")
+    _bars(axes, correlations[:IMPORTANT_FEATURES], "{:.2f}")
+    axes.set_xlabel("Absolute rank correlation with average precision (Spearman)")
+    return png(figure)
+
+
+def rank_correlations(trials: Sequence[Trial]) -> list[tuple[str, float]]:
+    """Absolute Spearman correlation of each number among the parameters with the value, over complete LightGBM trials, largest first.
+
+    Empty with fewer than `FEWEST_TRIALS` of these, or where all have one value; a parameter that does not vary, or that a trial
+    lacks, is left out.
+    """
+    from scipy.stats import spearmanr
+
+    complete = [trial for trial in trials if trial.state == "complete" and trial.family == "lightgbm" and trial.value is not None]
+    values = [trial.value for trial in complete]
+    if len(complete) < FEWEST_TRIALS or len(set(values)) == 1:
+        return []
+    found = []
+    for name in complete[0].parameters:
+        tried = [trial.parameters.get(name) for trial in complete]
+        if all(isinstance(each, int | float) for each in tried) and len(set(tried)) > 1:
+            found.append((name, abs(float(spearmanr(tried, values).statistic))))
+    return sorted(found, key=lambda each: (-each[1], each[0]))
 
 
 def models(report: Report) -> Iterator[tuple[str, Performance]]:
@@ -143,13 +208,13 @@ def models(report: Report) -> Iterator[tuple[str, Performance]]:
     yield "climatology", report.climatology
 
 
-def sheet(title: str) -> tuple["Figure", "Axes"]:
+def sheet(title: str, *, width_inches: float = WIDTH_INCHES) -> tuple["Figure", "Axes"]:
     """An empty figure in the common style: no box, a faint grid, the title at the left."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = Figure(
-        figsize=(WIDTH_INCHES, HEIGHT_INCHES),
+        figsize=(width_inches, HEIGHT_INCHES),
         dpi=DOTS_PER_INCH,
         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08),
         facecolor="white",
@@ -176,6 +241,20 @@ def png(figure: "Figure") -> bytes:
     return small.getvalue()
 
 
+def _bars(axes: "Axes", figures: list[tuple[str, float]], written: str) -> None:
+    """Lying bars, the first on top, each with its figure."""
+    places = list(range(len(figures)))
+    bars = axes.barh(places, [figure for _, figure in figures], height=0.68, color=STYLES["candidate"][0])
+    axes.bar_label(bars, [written.format(figure) for _, figure in figures], padding=3, fontsize=8.5, color=INK)
+    labels = axes.set_yticks(places, [_short(name) for name, _ in figures], fontsize=8.5)
+    for tick in labels:
+        tick.label1.set_parse_math(False)  # a name may hold a dollar sign
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.09, y=0.02)
+
+
 def _line(axes: "Axes", role: str, points: list[list[float]], figure: float) -> None:
     colour, dashes = STYLES[role]
     across, up = [point[0] for point in points], [point[1] for point in points]
@@ -189,6 +268,13 @@ def _order(role: str) -> int:
 
 def _unit_square(axes: "Axes", across: str, up: str) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03), xlabel=across, ylabel=up)
+
+
+def _search_title(complete: list[tuple[Trial, float]]) -> str:
+    if not complete:
+        return "No trial of the search is complete"
+    best, value = max(complete, key=lambda found: (found[1], -found[0].number))
+    return f"Search: trial {best.number} is best, average precision {value:.3f}"
 
 
 def _legend(axes: "Axes", place: Literal["upper right", "lower right", "best"]) -> None:

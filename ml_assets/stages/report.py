@@ -6,16 +6,16 @@ Belongs here: words, order and escaping. Does not: the figures and the decision 
 import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
-from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.gate import Reason
 from ml_assets.stages.pictures import models
+from ml_assets.stages.trials import Trial, best_first
 
 NAMES = {
     "average_precision": "Average precision",
@@ -32,17 +32,37 @@ CAPTIONS = {
     "calibration": "Predicted against observed rate. On the diagonal a predicted 10 % comes true in 10 % of cases.",
     "confusion_matrix": "The candidate at its operating threshold: rows of the hold-out, and shares of each true class.",
     "importance": "What the candidate's predictions rest on. It says nothing about causes.",
+    "contributions": "How far each feature moves a score up or down, in log-odds, on average over rows of the hold-out (SHAP values).",
+    "search_history": "What each trial of the search reached on the prequential folds. Hollow: pruned, a mean of the folds up to there.",
+    "search_importance": "Hyperparameters of LightGBM: absolute rank correlation (Spearman's) with the average precision of the complete "
+    "trials. It misses an optimum in the middle.",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricRow:
-    """One metric of all models, as text; `best` marks the models whose text equals the best one's."""
+    """One metric of all models, as text; `best` marks the models whose text equals the best one's.
+
+    `intervals` holds '0.70 – 0.78', or nothing for a model without one.
+    """
 
     name: str
     note: str
     cells: tuple[str, ...]
     best: tuple[bool, ...]
+    intervals: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRow:
+    """One trial of the search, as text."""
+
+    name: str
+    value: str
+    folds: str
+    trees: str
+    state: str
+    parameters: str
 
 
 def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: Mapping[str, str] | None = None) -> str:
@@ -52,14 +72,16 @@ def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: 
         pictures: PNGs by name, in the order in which they are shown (`pictures.draw`).
         notes: facts that the report does not hold, such as the number of training rows or table versions.
     """
-    return _template().render(
+    return template("report.html.jinja").render(
         title=title,
         report=report,
         headline=headline(report),
+        good=report.decision.promoted,
         roles=list(models(report)),
         metrics=metric_rows(report),
         comparison=comparison_in_words(report),
         pictures=[(name, CAPTIONS.get(name, ""), b64encode(png).decode("ascii")) for name, png in pictures.items()],
+        trials=trial_rows(report.trials),
         facts={**facts(report), **(notes or {})},
     )
 
@@ -71,9 +93,7 @@ def summary_markdown(report: Report) -> str:
         [_mark(reason.passed), *map(_escape, (_words(reason.name), reason.observed, reason.wanted))]
         for reason in report.decision.reasons
     ]
-    metrics = [
-        [_escape(row.name), *(_bold(cell, row.best[place]) for place, cell in enumerate(row.cells))] for row in metric_rows(report)
-    ]
+    metrics = [[_escape(row.name), *map(_cell, row.cells, row.best, row.intervals)] for row in metric_rows(report)]
     parts = [
         f"**{_escape(headline(report))}**",
         _escape(comparison_in_words(report)),
@@ -82,6 +102,29 @@ def summary_markdown(report: Report) -> str:
         f"Hold-out {report.holdout_first} to {report.holdout_last}: {report.holdout_rows:,} rows, {report.positives:,} positives.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def trials_markdown(trials: Sequence[Trial]) -> str:
+    """The trials of a search as a Markdown table, best first."""
+    if not trials:
+        return "No search: the recipe is the declared one.\n"
+    rows = [list(map(_escape, astuple(row))) for row in trial_rows(trials)]
+    return _table(["Trial", "Average precision", "By fold", "Trees", "State", "Parameters"], rows) + "\n"
+
+
+def trial_rows(trials: Sequence[Trial]) -> list[TrialRow]:
+    """Best first, pruned ones last."""
+    return [
+        TrialRow(
+            name=f"{trial.number} {trial.family}",
+            value=number(trial.value),
+            folds=" ".join(f"{fold:.3f}" for fold in trial.folds),
+            trees="" if trial.trees is None else str(trial.trees),
+            state=trial.state,
+            parameters=", ".join(f"{name} {_brief(value)}" for name, value in trial.parameters.items() if name != "family"),
+        )
+        for trial in best_first(trials)
+    ]
 
 
 def headline(report: Report) -> str:
@@ -139,6 +182,16 @@ def number(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
+def interval(low: float, high: float) -> str:
+    """An interval as text, with two more digits where two would not tell its ends apart well.
+
+    >>> interval(0.7012, 0.7789), interval(0.0123, 0.0145)
+    ('0.70 – 0.78', '0.0123 – 0.0145')
+    """
+    digits = 2 if high - low >= 0.02 else 4
+    return f"{low:.{digits}f} – {high:.{digits}f}"
+
+
 def signed(difference: float | None) -> str:
     """A difference as text, with its sign: '+0.0200'; without a champion there is none, hence 'n/a'."""
     return "n/a" if difference is None else f"{difference:+.4f}"
@@ -150,11 +203,13 @@ def _metric_row(report: Report, metric: str) -> MetricRow:
     choose = min if metric in LOWER_IS_BETTER else max
     best = number(choose(comparable)) if comparable else None
     cells = tuple(number(value) for value in values)
+    ranges = [model.intervals.get(metric) for _, model in models(report)]
     return MetricRow(
         name=NAMES.get(metric, _words(metric).capitalize()),
         note="lower is better" if metric in LOWER_IS_BETTER else "",
         cells=cells,
         best=tuple(cell == best for cell in cells),
+        intervals=tuple(interval(*ends) if ends else "" for ends in ranges),
     )
 
 
@@ -170,8 +225,13 @@ def _mark(passed: bool) -> str:
     return "✓ pass" if passed else "✗ fail"
 
 
-def _bold(cell: str, best: bool) -> str:
-    return f"**{cell}**" if best else cell
+def _cell(cell: str, best: bool, ends: str) -> str:
+    shown = f"**{cell}**" if best else cell
+    return f"{shown} ({ends})" if ends else shown
+
+
+def _brief(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -184,7 +244,14 @@ def _escape(text: str) -> str:
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def template(name: str) -> Template:
+    """A page of this package; everything put into it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("ml_assets.stages", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"number": number, "signed": signed, "words": _words, "mark": _mark}
-    return environment.from_string(files("ml_assets.stages").joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    return environment.get_template(name)

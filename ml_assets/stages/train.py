@@ -11,7 +11,10 @@ from ml_assets.stages.climatology import fit_climatology
 from ml_assets.stages.inputs import FloatArray, labels_of, require
 from ml_assets.stages.logistic import fit_logistic
 from ml_assets.stages.model import Family, Model
+from ml_assets.stages.search import search_recipe
+from ml_assets.stages.threshold import operating_threshold
 from ml_assets.stages.trees import fit_trees
+from ml_assets.stages.trials import Trial
 from ml_assets.use_case import Day, Features, Training, UseCase
 
 THRESHOLD_DAYS = 7
@@ -20,8 +23,18 @@ THRESHOLD_TREES_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How the model is fitted: the family, its parameters, and the trials that led there."""
+
+    family: Family
+    training: Training
+    inverse_penalty: float = 1.0
+    trials: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A model to be judged, and what it must beat, all from the same rows."""
+    """A model to be judged, and what it must beat, all from the same rows; `served` is the same recipe on all mature rows."""
 
     model: Model
     baseline: Model
@@ -29,6 +42,8 @@ class Candidate:
     threshold: float
     training_rows: int
     positives: int
+    recipe: Recipe
+    served: Model | None = None
 
 
 def fit(
@@ -39,6 +54,7 @@ def fit(
     features: Features,
     training: Training,
     climatology: tuple[str, ...],
+    inverse_penalty: float = 1.0,
 ) -> Model:
     """A model of this family. Same rows, same seed: same bytes.
 
@@ -46,41 +62,81 @@ def fit(
         rows: the feature columns by name, others ignored, shape (n, …), in order of time.
         labels: 0 or 1, shape (n,).
         climatology: the features whose rate the climatology is.
+        inverse_penalty: scikit-learn's C, of the logistic regression.
 
     Raises:
         ValueError: no rows, one class only, a label that is not 0 or 1, a feature column missing.
     """
     truth = labels_of(rows, labels)
-    require(rows, climatology if family == "climatology" else features.names)
+    names = list(training.features or features.names)
+    texts = [name for name in features.categorical if name in names]
+    require(rows, climatology if family == "climatology" else names)
     match family:
         case "lightgbm":
-            return Model(estimator=fit_trees(rows, truth, features=features, training=training))
+            return Model(estimator=fit_trees(rows, truth, names=names, texts=texts, training=training))
         case "logistic":
-            return Model(estimator=fit_logistic(rows, truth, features=features))
+            return Model(estimator=fit_logistic(rows, truth, names=names, texts=texts, inverse_penalty=inverse_penalty))
         case "climatology":
             return Model(estimator=fit_climatology(rows, truth, inputs=climatology))
 
 
-def train_candidate(rows: pd.DataFrame, labels: npt.ArrayLike, days: Sequence[Day] | pd.Series, *, case: UseCase) -> Candidate:
-    """Model, baseline and climatology on all rows, and the operating threshold.
+def train_candidate(
+    rows: pd.DataFrame,
+    labels: npt.ArrayLike,
+    days: Sequence[Day] | pd.Series,
+    *,
+    case: UseCase,
+    storage: str | None = None,
+    name: str = "search",
+) -> Candidate:
+    """Model, baseline and climatology on all rows, and the operating threshold; by the best recipe, where the case has one searched.
 
     Args:
         rows, labels, days: one an event, of equal length, in order of time; all mature and before the hold-out.
+        storage, name: where a search keeps its trials, and under which name (see `search_recipe`).
     """
     truth = labels_of(rows, labels)
-
-    def fitted(family: Family) -> Model:
-        return fit(family, rows, truth, features=case.features, training=case.training, climatology=case.climatology)
-
-    model = fitted("lightgbm")
+    require_order(days)
+    recipe, threshold = Recipe(family="lightgbm", training=case.training), None
+    if case.training.search:
+        found = search_recipe(rows, truth, days, case=case, storage=storage, name=name)
+        recipe = Recipe(
+            family="logistic" if found.family == "logistic" else "lightgbm",
+            training=found.training,
+            inverse_penalty=found.inverse_penalty,
+            trials=found.trials,
+        )
+        threshold = operating_threshold(found.scores, found.labels, found.days, case.training.operating)
+    model = by_recipe(recipe, rows, truth, case=case)
     return Candidate(
         model=model,
-        baseline=fitted("logistic"),
-        climatology=fitted("climatology"),
-        threshold=choose_threshold(model, rows, truth, days, case=case),
+        baseline=fit("logistic", rows, truth, features=case.features, training=case.training, climatology=()),
+        climatology=fit("climatology", rows, truth, features=case.features, training=case.training, climatology=case.climatology),
+        threshold=choose_threshold(model, rows, truth, days, case=case) if threshold is None else threshold,
         training_rows=len(rows),
         positives=int(truth.sum()),
+        recipe=recipe,
     )
+
+
+def by_recipe(recipe: Recipe, rows: pd.DataFrame, labels: npt.ArrayLike, *, case: UseCase) -> Model:
+    """The recipe on these rows: those it was judged by, or, when it is fitted again, all mature ones."""
+    return fit(
+        recipe.family,
+        rows,
+        labels,
+        features=case.features,
+        training=recipe.training,
+        climatology=(),
+        inverse_penalty=recipe.inverse_penalty,
+    )
+
+
+def require_order(days: Sequence[Day] | pd.Series) -> None:
+    """Raises ValueError when days go back."""
+    day = np.asarray(days, dtype=str)
+    if (day[1:] < day[:-1]).any():
+        raise ValueError("rows must be in order of time: their days go back")
 
 
 def choose_threshold(
@@ -94,29 +150,12 @@ def choose_threshold(
     day = np.asarray(days, dtype=str)
     distinct = np.unique(day)
     if len(distinct) < THRESHOLD_MINIMUM_DAYS:
-        return operating_threshold(model.predict(rows), case.training.alert_share)
-    if (day[1:] < day[:-1]).any():
-        raise ValueError("rows must be in order of time: their days go back")
+        return operating_threshold(model.predict(rows), labels, day, case.training.operating)
     first = int(np.searchsorted(day, distinct[-THRESHOLD_DAYS]))  # a slice is a view: no second copy of all features
     earlier = fit(
         "lightgbm", rows.iloc[:first], labels[:first], features=case.features, training=_shortened(case.training), climatology=()
     )
-    return operating_threshold(earlier.predict(rows.iloc[first:]), case.training.alert_share)
-
-
-def operating_threshold(scores: FloatArray, alert_share: float) -> float:
-    """The score at or above which this share of rows is flagged, one row at least; ties at it are flagged too.
-
-    >>> operating_threshold(np.array([0.1, 0.4, 0.2, 0.3]), 0.5)
-    0.3
-
-    Raises:
-        ValueError: no scores, or one that is not finite.
-    """
-    if not len(scores) or not np.isfinite(scores).all():
-        raise ValueError(f"a threshold needs finite scores; {int(np.isfinite(scores).sum())} of {len(scores)} are")
-    flagged = min(max(round(alert_share * len(scores)), 1), len(scores))
-    return float(np.sort(scores)[-flagged])
+    return operating_threshold(earlier.predict(rows.iloc[first:]), labels[first:], day[first:], case.training.operating)
 
 
 def _shortened(training: Training) -> Training:

@@ -1,6 +1,6 @@
 """Gradient-boosted trees: LightGBM, kept as its text model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.stages.inputs import FloatArray, categories, matrix
-from ml_assets.use_case import Features, Training
+from ml_assets.use_case import Training
 
 REPRODUCIBLE = {"objective": "binary", "deterministic": True, "force_row_wise": True, "verbosity": -1}
 """Row-wise, because that is stable for any number of threads and, without it, LightGBM times both ways and takes the faster."""
@@ -34,6 +34,15 @@ class Trees:
         # Waking threads costs a single row twice the time of the prediction; their number does not touch the result.
         return np.asarray(self.booster.predict(rows, num_threads=1 if len(rows) == 1 else 0), dtype=np.float64)
 
+    def contributions(self, frame: pd.DataFrame) -> FloatArray:
+        """What each feature adds to each row's log-odds, shape (rows, features + 1); the last column is the mean of the training rows.
+
+        SHAP values of the trees (Lundberg et al., 2020, https://doi.org/10.1038/s42256-019-0138-9), by LightGBM itself: they sum to the
+        log-odds of the score.
+        """
+        found = self.booster.predict(matrix(frame, self.inputs, self.known), pred_contrib=True)
+        return np.asarray(found, dtype=np.float64)
+
     def importance(self) -> list[tuple[str, float]]:
         """Each feature's share of the gain of all splits, largest first; all 0 for trees without a split."""
         gain = np.asarray(self.booster.feature_importance("gain"), dtype=np.float64)
@@ -50,16 +59,37 @@ def trees_from_json(content: Mapping[str, Any], text: str) -> Trees:
     return Trees(inputs=tuple(content["inputs"]), known={name: tuple(texts) for name, texts in content["known"].items()}, text=text)
 
 
-def fit_trees(rows: pd.DataFrame, labels: FloatArray, *, features: Features, training: Training) -> Trees:
-    """The recipe's booster on these rows: same rows and same seed, same text, whatever the number of processors."""
-    known = {name: categories(rows, name) for name in features.categorical}
+def fit_trees(rows: pd.DataFrame, labels: FloatArray, *, names: Sequence[str], texts: Sequence[str], training: Training) -> Trees:
+    """The recipe's booster on these rows: same rows and same seed, same text, whatever the number of processors.
+
+    Args:
+        names: the features to use; those in `texts` are categories.
+    """
+    known = {name: categories(rows, name) for name in texts}
     parameters = {**training.parameters, **REPRODUCIBLE, "seed": training.seed}
-    data = lgb.Dataset(
-        matrix(rows, features.names, known),
-        labels,
-        feature_name=features.names,
-        categorical_feature=[features.names.index(name) for name in features.categorical],
-        params=parameters,
+    booster = lgb.train(
+        parameters, dataset(rows, labels, names=names, known=known, parameters=parameters), num_boost_round=training.trees
     )
-    booster = lgb.train(parameters, data, num_boost_round=training.trees)
-    return Trees(inputs=tuple(features.names), known=known, text=booster.model_to_string())
+    return Trees(inputs=tuple(names), known=known, text=booster.model_to_string())
+
+
+def dataset(
+    rows: pd.DataFrame,
+    labels: FloatArray,
+    *,
+    names: Sequence[str],
+    known: Mapping[str, Sequence[str]],
+    parameters: Mapping[str, Any],
+    weight: FloatArray | None = None,
+    reference: lgb.Dataset | None = None,
+) -> lgb.Dataset:
+    """Rows as LightGBM learns from them, or, with the training rows as `reference`, is validated on."""
+    return lgb.Dataset(
+        matrix(rows, names, known),
+        labels,
+        weight=weight,
+        reference=reference,
+        feature_name=list(names),
+        categorical_feature=[list(names).index(name) for name in known],
+        params=dict(parameters),
+    )

@@ -70,9 +70,12 @@ class Known:
         found[order] = np.searchsorted(self.key, wanted[order], side="left")
         return found
 
-    def latest(self, ago: timedelta = timedelta(0)) -> Int64Array:
-        """Index of the latest fact known at `t - ago`, shape (m,); -1 when nothing was known about the entity."""
-        position = self.timeline.before(ago) if ago else self.timeline.asked
+    def latest(self, ago: timedelta = timedelta(0), *, itself: bool = True) -> Int64Array:
+        """Index of the latest fact known at `t - ago`, shape (m,); -1 when nothing was known about the entity.
+
+        The fact right before a question on the axis has its time and id: it is the event's own, which counts only with `itself`.
+        """
+        position = self.timeline.before(ago) if ago else self.timeline.asked - (not itself)
         end = self.until(position)
         found = end > self.until(np.zeros(len(end), dtype=np.int64))
         last = np.full(len(end), -1, dtype=np.int64)

@@ -63,7 +63,7 @@ def small_case() -> UseCase:
                 "num_threads": 1,
             },
             trees=60,
-            alert_share=0.1,
+            operating=AlertShare(share=0.1),
             seed=7,
         ),
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from ml_assets.stages.evaluate import Report, compare, measure_row_milliseconds
+from ml_assets.stages.evaluate import Report, Trial, compare, measure_row_milliseconds
 from ml_assets.stages.model import Model
 from ml_assets.stages.train import Candidate, train_candidate
 from ml_assets.use_case import Slice, UseCase
@@ -78,6 +78,9 @@ class Spoiled:
 
     def importance(self) -> list[tuple[str, float]]:
         return []
+
+    def contributions(self, frame: pd.DataFrame) -> None:
+        return None
 
 
 def spoil(candidate: Candidate, where: Callable[[pd.DataFrame], Any], value: float) -> Candidate:
@@ -162,6 +165,19 @@ def test_small_slices_do_not_count_and_missing_values_are_a_slice(good: Candidat
     assert [part.value for part in large.slices] == ["a"]
 
 
+def test_a_slice_that_is_not_required_is_shown_and_does_not_decide(good: Candidate, small_case: UseCase, judge: Judge) -> None:
+    blind = spoil(good, lambda frame: frame["kind"] == "c", 0.1)
+    champion = spoil(good, lambda frame: frame["kind"] == "a", 0.3)
+    lenient = gated(small_case, margin=1.0, floors={}, slices=(Slice(column="kind", minimum_rows=100, required=False),))
+
+    report = judge(blind, champion, lenient)
+
+    assert report.decision.promoted
+    assert min(part.difference for part in report.slices if part.difference is not None) < -0.05
+    assert all(part.passed and not part.required for part in report.slices)
+    assert "no slice decides" in report.decision.reasons[-3].observed
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -183,6 +199,73 @@ def test_each_floor_counts(good: Candidate, small_case: UseCase, judge: Judge) -
 def test_a_floor_on_an_unknown_metric_is_an_error(good: Candidate, small_case: UseCase, judge: Judge) -> None:
     with pytest.raises(ValueError, match="sharpness"):
         judge(good, case=gated(small_case, floors={"sharpness": 0.1}))
+
+
+def test_the_cases_own_metrics_are_measured_for_every_model_and_may_have_a_floor(
+    good: Candidate, weak: Candidate, small_case: UseCase, judge: Judge, events: Events
+) -> None:
+    _, truth = events("2024-02-10", "2024-02-16", seed=5)
+    further = {"precision_of_ten": lambda scores: float(truth[np.argsort(-scores)[:10]].mean())}
+
+    report = judge(good, weak, gated(small_case, floors={"precision_of_ten": 0.99999}), further=further)
+
+    assert report.champion is not None
+    for model in (report.candidate, report.champion, report.baseline, report.climatology):
+        assert list(model.metrics)[-1] == "precision_of_ten"
+        assert 0 < model.metrics["precision_of_ten"] <= 1
+    assert report.candidate.metrics["precision_of_ten"] == further["precision_of_ten"](
+        good.model.predict(events("2024-02-10", "2024-02-16", seed=5)[0])
+    )
+    assert report.decision.reasons[0].name == "precision_of_ten floor"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"), [("recall", 0.5, "another name"), ("gain", np.nan, "gain of model new is not finite")]
+)
+def test_a_further_metric_must_be_new_and_defined(name: str, value: float, said: str, good: Candidate, judge: Judge) -> None:
+    with pytest.raises(ValueError, match=said):
+        judge(good, further={name: lambda scores: value})
+
+
+def test_figures_of_candidate_and_champion_have_intervals(good: Candidate, weak: Candidate, judge: Judge) -> None:
+    report = judge(good, weak)
+
+    assert report.champion is not None
+    for model in (report.candidate, report.champion):
+        assert set(model.metrics) - set(model.intervals) == {"expected_calibration_error"}
+        assert all(low < model.metrics[name] < high for name, (low, high) in model.intervals.items())
+    assert report.baseline.intervals == {}
+
+
+def test_a_report_tells_what_moves_scores(good: Candidate, judge: Judge) -> None:
+    report = judge(good)
+
+    assert report.contributions[0].feature == "risk"
+    assert [example.score for example in report.examples] == sorted((example.score for example in report.examples), reverse=True)
+    assert report.examples[0].reasons[0].feature == "risk"
+
+
+def test_trials_of_the_search_are_kept(good: Candidate, judge: Judge) -> None:
+    trial = Trial(
+        number=0, state="pruned", value=0.4, family="logistic", parameters={"inverse_penalty": 1.0}, folds=(0.4,), trees=None
+    )
+
+    assert judge(good, trials=[trial]).trials == (trial,)
+
+
+def test_reports_of_before_can_be_read(good: Candidate, judge: Judge) -> None:
+    """A report of the first version has neither intervals, contributions, examples nor trials, and no optional slices."""
+    content = json.loads(judge(good).to_json())
+    for name in ("contributions", "examples", "trials"):
+        del content[name]
+    del content["candidate"]["intervals"]
+    for part in content["slices"]:
+        del part["required"]
+
+    old = Report.from_json(json.dumps(content))
+
+    assert (old.contributions, old.trials, old.candidate.intervals) == ((), (), {})
+    assert old.slices[0].required
 
 
 @pytest.mark.parametrize(("simpler", "name"), [("baseline", "the baseline"), ("climatology", "climatology")])
@@ -210,7 +293,10 @@ def test_a_hold_out_of_one_class_is_an_error(good: Candidate, judge: Judge) -> N
 
 
 def test_a_report_survives_its_text(good: Candidate, weak: Candidate, judge: Judge) -> None:
-    for report in (judge(good), judge(weak, good)):
+    trial = Trial(
+        number=3, state="complete", value=0.5, family="lightgbm", parameters={"num_leaves": 7}, folds=(0.4, 0.6), trees=60
+    )
+    for report in (judge(good), judge(weak, good, trials=[trial])):
         text = report.to_json()
 
         assert Report.from_json(text) == report

@@ -8,13 +8,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from math import nan
+from typing import Any
 
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
-from ml_assets.stages.evaluate import Curves, Decision, Performance, Reason, Report, SliceResult
-from ml_assets.stages.pictures import draw, roc
-from ml_assets.stages.report import headline, metric_rows, render, summary_markdown
+from ml_assets.stages.contributions import Why
+from ml_assets.stages.evaluate import Contribution, Curves, Decision, Example, Performance, Reason, Report, SliceResult, Trial
+from ml_assets.stages.pictures import draw, rank_correlations, roc, search_history
+from ml_assets.stages.report import CAPTIONS, headline, metric_rows, render, summary_markdown, trials_markdown
 
 HOSTILE = "<script>alert(1)</script> | \"quoted\" & 'so on'"
 PICTURES = ["precision_recall", "roc", "calibration", "confusion_matrix", "importance"]
@@ -265,3 +268,128 @@ def test_the_markdown_escapes_what_would_break_a_table(report: Report) -> None:
     reason = Reason(name="a|b\n<i>c*", passed=False, observed="1", wanted="`x`")
     text = summary_markdown(replace(report, decision=replace(report.decision, promoted=False, reasons=(reason,))))
     assert r"| ✗ fail | a\|b \<i\>c\* | 1 | \`x\` |" in text
+
+
+def searched(report: Report) -> Report:
+    """With contributions, an example and a search of seven trials."""
+    return replace(
+        report,
+        contributions=(
+            Contribution(feature="amount_$x$", mean_absolute=0.75, mean_positives=None, mean_negatives=-0.1),
+            Contribution(feature="hour", mean_absolute=0.25, mean_positives=0.2, mean_negatives=0.0),
+        ),
+        examples=(
+            Example(
+                event=HOSTILE,
+                day="2020-05-06",
+                score=0.9812,
+                label=0,
+                reasons=(Why(feature="amount", value="1,234,567", contribution=-1.2345),),
+            ),
+        ),
+        trials=TRIALS,
+    )
+
+
+def trial(number: int, value: float, **changes: Any) -> Trial:
+    leaves: dict[str, float | int | str] = {
+        "family": "lightgbm",
+        "num_leaves": 4 + number,
+        "learning_rate": 0.1,
+        "wave": number % 2,
+    }
+    return Trial(
+        **{
+            "number": number,
+            "state": "complete",
+            "value": value,
+            "family": "lightgbm",
+            "parameters": leaves,
+            "folds": (value - 0.1, value + 0.1),
+            "trees": 50,
+            **changes,
+        }
+    )
+
+
+TRIALS = (
+    *(trial(number, 0.5 + 0.01 * number**2) for number in range(4)),
+    trial(4, 0.7, state="pruned", folds=(0.7,)),
+    trial(5, 0.4, family="logistic", parameters={"family": "logistic", "inverse_penalty": 0.123456}, trees=None),
+    trial(6, 0.55),
+)
+
+
+def test_intervals_stand_beside_the_figures(report: Report) -> None:
+    ranges = {"average_precision": [0.2512, 0.3123], "brier": [0.0471, 0.0492]}
+    known = replace(report, candidate=replace(report.candidate, intervals=ranges))
+
+    shown, text = page(known), summary_markdown(known)
+
+    assert "0.2817 (0.25 – 0.31) 0.2700" in shown.text
+    assert "0.0483 (0.0471 – 0.0492)" in shown.text
+    assert shown.bold == page(report).bold
+    assert "| Average precision | **0.2817** (0.25 – 0.31) | 0.2700 | 0.2600 | 0.2500 |" in text
+    assert len(text) < 4000
+    assert "(" not in metric_rows(known)[0].intervals
+
+
+def test_contributions_and_trials_have_pictures_where_there_are_any(report: Report) -> None:
+    pictures = draw(searched(report))
+
+    assert list(pictures) == [*PICTURES, "contributions", "search_history", "search_importance"]
+    assert all(Image.open(BytesIO(picture)).size == (640, 420) and len(picture) < 40_000 for picture in pictures.values())
+    assert set(pictures) <= set(CAPTIONS)
+    assert "Spearman" in CAPTIONS["search_importance"]
+    assert pictures == draw(searched(report))
+
+
+def test_few_trials_have_a_history_and_no_importance(report: Report) -> None:
+    few = replace(report, trials=(*TRIALS[:3], *TRIALS[4:6]))
+    pruned = replace(report, trials=TRIALS[4:5])
+
+    assert list(draw(few)) == list(draw(pruned)) == [*PICTURES, "search_history"]
+    assert search_history(few) != search_history(pruned)
+
+
+def test_a_pruned_trial_is_drawn_otherwise(report: Report) -> None:
+    as_complete = replace(report, trials=tuple(replace(each, state="complete") for each in TRIALS))
+
+    assert search_history(replace(report, trials=TRIALS)) != search_history(as_complete)
+
+
+def test_importance_of_a_hyperparameter_is_its_rank_correlation() -> None:
+    found = dict(rank_correlations(TRIALS))
+
+    ranks = {"num_leaves": [0, 1, 2, 3, 6], "wave": [0, 1, 0, 1, 0]}
+    values = [0.5, 0.51, 0.54, 0.59, 0.55]
+    assert found == {name: pytest.approx(abs(spearmanr(tried, values).statistic)) for name, tried in ranks.items()}
+    assert next(iter(found)) == "num_leaves"
+    assert rank_correlations([replace(each, value=0.5) for each in TRIALS]) == []
+
+
+def test_the_page_shows_examples_and_trials(report: Report) -> None:
+    text = page(searched(report)).text
+
+    assert "2020-05-06, score 0.9812, negative: a false alert" in text
+    assert "amount 1,234,567 -1.2345" in text
+    assert "3 lightgbm 0.5900 0.490 0.690 50 complete num_leaves 7, learning_rate 0.1, wave 1" in text
+    assert text.index("3 lightgbm") < text.index("6 lightgbm") < text.index("5 logistic") < text.index("4 lightgbm")
+    assert "<script" not in render(searched(report), {}, title="x")
+    assert "Search" not in page(report).text
+
+
+def test_trials_are_a_table_in_markdown() -> None:
+    lines = trials_markdown(TRIALS).splitlines()
+
+    assert len(lines) == 2 + len(TRIALS)
+    assert lines[2] == "| 3 lightgbm | 0.5900 | 0.490 0.690 | 50 | complete | num_leaves 7, learning_rate 0.1, wave 1 |"
+    assert lines[-2] == "| 5 logistic | 0.4000 | 0.300 0.500 |  | complete | inverse_penalty 0.1235 |"
+    assert lines[-1].startswith("| 4 lightgbm | 0.7000 | 0.700 | 50 | pruned |")
+    assert trials_markdown([]).startswith("No search")
+
+
+def test_a_slice_for_information_neither_passes_nor_fails(report: Report) -> None:
+    shown = page(replace(report, slices=(replace(report.slices[0], required=False),))).text
+
+    assert "+0.0200 for information" in shown

@@ -162,7 +162,7 @@ def test_the_threshold_comes_from_days_the_rehearsal_has_not_seen(small_case: Us
     rows, labels = events("2024-01-01", "2024-01-28", per_day=60)
     later, _ = events("2024-03-01", "2024-03-20", seed=5)
     training = replace(
-        small_case.training, parameters={"num_leaves": 63, "min_data_in_leaf": 2, "num_threads": 1}, trees=200, alert_share=0.3
+        small_case.training, parameters={"num_leaves": 63, "min_data_in_leaf": 2, "num_threads": 1}, trees=200, operating=AlertShare(share=0.3)
     )
     overfitted = replace(small_case, training=training)
 

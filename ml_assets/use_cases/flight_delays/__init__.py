@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from ml_assets.use_case import Gate, Label, Slice, Split, Training, UseCase
+from ml_assets.use_case import AlertShare, Gate, Label, Slice, Split, Training, UseCase
 from ml_assets.use_cases.flight_delays.features import FEATURES
 from ml_assets.use_cases.flight_delays.schema import FLIGHTS, PLANES, TIMEZONE, WEATHER
 
@@ -50,7 +50,7 @@ FLIGHT_DELAYS = UseCase(
             "max_bin": 63,
         },
         trees=150,
-        alert_share=0.20,
+        operating=AlertShare(share=0.20),
         seed=20130101,
     ),
 )
