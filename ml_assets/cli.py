@@ -1,11 +1,13 @@
 """The command `ml-assets`: the same assets as in the Dagster UI, with a progress bar and a summary."""
 
+import getpass
 import logging
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Never
 
@@ -16,19 +18,36 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ml_assets.console import checks_in_words, out, print_account, print_provenance, print_summary
-from ml_assets.orchestration import provenance, summary
+from ml_assets.console_models import (
+    print_change,
+    print_decision,
+    print_live,
+    print_models,
+    print_same_rows,
+    print_versions_side_by_side,
+)
+from ml_assets.orchestration import decisions, provenance, summary
 from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date, daily_tables_of
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weekly import WEEKLY
-from ml_assets.use_case import WHOLE, UseCase, shift
+from ml_assets.orchestration.weeks import WEEKLY
+from ml_assets.storage.decisions import Manual
+from ml_assets.use_case import WHOLE, Day, UseCase, shift
 from ml_assets.use_cases import find
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+models = typer.Typer(pretty_exceptions_enable=False)
+app.add_typer(models, name="models")
 
 DAILY = "the daily assets, in the order in which they depend on each other"
 CaseName = Annotated[str, typer.Argument(help="Name of a use case, such as flight_delays.", metavar="CASE")]
+VersionName = Annotated[str, typer.Argument(help="A version, as the list shows it.", metavar="VERSION")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept for good.")]
+Effective = Annotated[
+    str | None, typer.Option("--from", help="First day that it is about, YYYY-MM-DD; by default the first day without scores.")
+]
+Person = Annotated[str | None, typer.Option("--by", help="Who decides; by default who is logged in.")]
 
 
 @app.command()
@@ -101,6 +120,115 @@ def account(case: CaseName) -> None:
 def show_summary(case: CaseName) -> None:
     """Rows, checks, decisions and live performance of what was built so far."""
     print_summary(_case(case), Store(), [], None)
+
+
+@models.callback(invoke_without_command=True)
+def list_models(context: typer.Context, case: CaseName) -> None:
+    """Which models there are, what was in force when, who decided it and why; and the decisions that a person may take."""
+    context.obj = _case(case)
+    if context.invoked_subcommand is None:
+        store = Store()
+        with _plain_errors():
+            print_models(context.obj, store, decisions.versions(context.obj, store), store.models.decisions.all(context.obj.name))
+
+
+@models.command()
+def live(
+    context: typer.Context,
+    at: Annotated[str | None, typer.Option(help="The day, YYYY-MM-DD; by default the last day of the case.")] = None,
+) -> None:
+    """What was in force on a day, since when, by which decision and on what grounds."""
+    case: UseCase = context.obj
+    day = _day(at) or case_days(case).get_partition_keys()[-1]
+    with _plain_errors():
+        print_live(case, day, decisions.live(case, Store(), day))
+
+
+@models.command()
+def rollback(
+    context: typer.Context,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option(help="A version; by default the one in force before the present one.")] = None,
+    effective: Effective = None,
+    by: Person = None,
+) -> None:
+    """Put an earlier version in force until the gate next promotes a candidate, which has to beat it."""
+    _decide(context.obj, "rollback", version=to, effective=effective, reason=reason, by=by)
+
+
+@models.command()
+def pin(context: typer.Context, version: VersionName, reason: Reason, effective: Effective = None, by: Person = None) -> None:
+    """Keep a version in force, whatever the gate promotes, until it is unpinned."""
+    _decide(context.obj, "pin", version=version, effective=effective, reason=reason, by=by)
+
+
+@models.command()
+def unpin(context: typer.Context, reason: Reason, effective: Effective = None, by: Person = None) -> None:
+    """Let the gate's latest promotion, or the latest rollback, be in force again."""
+    _decide(context.obj, "unpin", version=None, effective=effective, reason=reason, by=by)
+
+
+@models.command()
+def show(context: typer.Context, number: Annotated[int, typer.Argument(help="Number of a decision.", metavar="NUMBER")]) -> None:
+    """A decision with its whole evidence, as it was when it was taken."""
+    store = Store()
+    with _plain_errors():
+        decision = decisions.find_decision(context.obj, store, number)
+        evidence = decisions.evidence_of(store, decision)
+        print_decision(decision, evidence, str(store.models.decisions.evidence_file(decision)))
+
+
+@models.command()
+def compare(
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(help="A version.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="Another version.", metavar="B")],
+) -> None:
+    """Two versions side by side: how they were made, what the gate saw, and both on the same events."""
+    case, store = context.obj, Store()
+    with _plain_errors():
+        pair = [decisions.find_version(case, store, version) for version in (first, second)]
+        print_versions_side_by_side(*pair)
+        print_same_rows(decisions.on_same_rows(case, store, *pair))
+
+
+def _decide(case: UseCase, kind: Manual, *, version: str | None, effective: str | None, reason: str, by: str | None) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with _plain_errors():
+        change = decisions.decide(
+            case,
+            Store(),
+            kind,
+            version=version,
+            effective=_day(effective),
+            reason=reason,
+            decided_by=by or _user(),
+            decided_at=now,
+        )
+    print_change(case, change)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # KeyError up to Python 3.12
+        _fail("nobody is logged in: say with --by who decides")
+
+
+def _day(given: str | None) -> Day | None:
+    try:
+        return given and date.fromisoformat(given).isoformat()
+    except ValueError:
+        _fail(f"{given!r} is not a day: it is written YYYY-MM-DD")
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What is not there, makes no sense or is damaged is said in the words of the error."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        _fail(str(error))
 
 
 def _case(name: str) -> UseCase:

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.orchestration.pipeline import build_defs
-from ml_assets.orchestration.weekly import CANDIDATE, DEPLOYED, REPORT
+from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT
 from ml_assets.use_cases import USE_CASES
 
 PROJECT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
-from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
+from ml_assets.orchestration.planning import LONGEST_WEEK, Recipe, expected_inputs, recipes
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
 from ml_assets.orchestration.store import Store
 from ml_assets.sources.files import PROVENANCE
@@ -21,7 +21,7 @@ from ml_assets.stages import features, ingest, labels, monitor, package, point_i
 from ml_assets.stages.clean import accounting_findings, clean
 from ml_assets.stages.quality import Verdict, audit
 from ml_assets.storage.tables import Tables
-from ml_assets.use_case import WHOLE, Column, Day, DType, Table, UseCase, shift
+from ml_assets.use_case import WHOLE, Column, Day, DType, Reported, Table, UseCase, shift
 
 SOURCE_COLUMNS = (
     Column(name="source_file", dtype=DType.STRING, description="where the row was delivered"),
@@ -32,8 +32,8 @@ REJECTED_COLUMNS = (
     Column(name="reason", dtype=DType.STRING),
     Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
 )
-MOST_ROWS = 60_000
-"""Events whose features are computed at once: 137 columns of them are 66 MB."""
+MOST_VALUES = 40_000_000
+"""Rows times columns that a step computes at once: 320 MB, some four times that while it is checked and written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,15 +51,15 @@ class Days:
         """The days that can be made."""
         return list(self.inputs)
 
-    def parts(self, by: str | None) -> Iterator["Days"]:
-        """The days in stretches of at most `MOST_ROWS` rows of a table (a day at least), so that memory has a bound; or all at once.
+    def parts(self, by: str | None, *, columns: int) -> Iterator["Days"]:
+        """The days in stretches of at most `MOST_VALUES` of a table (a day at least), so that memory has a bound; or all at once.
 
         No days, no stretches: a step whose days are all held back computes nothing.
         """
         counted = self.tables.ledger(by, self.ready) if by else {}
         reached = np.cumsum([counted[day].rows if day in counted else 0 for day in self.ready])
         stretches = [
-            list(days) for _, days in groupby(self.ready, key=dict(zip(self.ready, reached // MOST_ROWS, strict=True)).__getitem__)
+            list(days) for _, days in groupby(self.ready, key=dict(zip(self.ready, reached * columns // MOST_VALUES, strict=True)).__getitem__)
         ]
         for stretch in stretches:
             yield replace(self, inputs={day: self.inputs[day] for day in stretch})
@@ -144,7 +144,8 @@ def labels_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = labels.label_columns(case)
 
     def make(days: Days) -> Iterator[Made]:
-        rows = labels.label_days(case, days.around(case.events, back=case.label_lookback_days), days.ready)
+        reports = days.around(case.label.table, back=case.settled_days) if isinstance(case.label, Reported) else None
+        rows = labels.label_days(case, days.around(case.events, back=case.settled_days), reports, days.ready)
         days.log(f"{len(rows):,} labels became known")
         verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
         yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
@@ -233,8 +234,10 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = monitor.PERFORMANCE_COLUMNS
 
     def make(days: Days) -> Iterator[Made]:
-        known = labels.latest_known(days.around("labels", ahead=case.label_lookback_days), None)
-        rows = monitor.daily_performance(days.tables.read("scores", days.ready), known)
+        back = LONGEST_WEEK + case.investigation.known_for.days if case.investigation else 0
+        known = labels.latest_known(days.around("labels", back=back, ahead=case.label_lookback_days), None)
+        first = {day: case.week_of(day) for day in days.ready}
+        rows = monitor.daily_performance(days.tables.read("scores", days.ready), known, first, case=case)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])
         figures = rows.drop_duplicates("day", keep="last").set_index("day").drop(columns="model_version").to_dict("index")
         yield Made(
@@ -305,7 +308,7 @@ def _stage(
         inputs, held_back = expected_inputs(case, store, known, asked)
         log = context.log.info
         days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, log=log)
-        for part in days.parts(by=bound):
+        for part in days.parts(by=bound, columns=len(case.features.columns)):
             for made in make(part):
                 yield from publish(context, days.tables, made, specs[made.table])
         for table, checks_of_table in specs.items():
@@ -338,12 +341,12 @@ def _by_model(days: Days) -> dict[str, list[Day]]:
 
 def _score_days(days: Days, version: str, chosen: Sequence[Day], rows: pd.DataFrame) -> pd.DataFrame:
     files, manifest = days.store.models.load(days.case.name, version)
-    models = {name: package.model_in(files, name) for name in package.MODELS}
+    models = {name: package.model_in(files, name) for name in (package.served_by(files), *package.MODELS[1:])}
     return score.score(
         rows[rows["day"].isin(list(chosen))],
         version=version,
         threshold=manifest["threshold"],
-        model=models["candidate"],
+        model=models[package.served_by(files)],
         baseline=models["baseline"],
         climatology=models["climatology"],
     )

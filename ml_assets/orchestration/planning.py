@@ -15,12 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
+
 import ml_assets
 from ml_assets.orchestration.store import Store
 from ml_assets.stages import clean, features, ingest, labels, model, monitor, package, point_in_time, quality, score, windows
-from ml_assets.storage.tables import Entry, fingerprint
-from ml_assets.use_case import WHOLE, Day, UseCase, shift
+from ml_assets.storage.tables import Entry, content_hashes, fingerprint
+from ml_assets.use_case import WHOLE, Day, Reported, UseCase, shift
 
+LONGEST_WEEK = 7
 _PACKAGE = Path(inspect.getsourcefile(ml_assets) or "").parent
 
 
@@ -34,6 +37,8 @@ class Input:
     whole: bool = False
     required: bool = True
     """The day itself must be published; days around it may be missing."""
+    hashed: bool = True
+    """Whether the content of its days decides; where not, `Recipe.also` says what of them does."""
 
     def days(self, day: Day) -> list[Day]:
         """The partition keys looked at."""
@@ -71,7 +76,7 @@ def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[
         elif day not in also:
             held_back[day] = NotMade(reason=recipe.missing, expected=True)
         else:
-            contents = [[_content(ledgers[each.table], key) for key in each.days(day)] for each in recipe.inputs]
+            contents = [[_content(ledgers[each.table], key) for key in each.days(day)] for each in recipe.inputs if each.hashed]
             made_from[day] = fingerprint(recipe.code, also[day], contents)
     return made_from, held_back
 
@@ -95,8 +100,9 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
         found.append(Recipe(table=table.raw_name, inputs=(), code=code, also=_source_versions(case, table.name)))
         raw = Input(table=table.raw_name, whole=not table.daily)
         found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive) + delivered + columns))
-    known = Input(table=case.events, back=case.label_lookback_days)
-    found.append(Recipe(table="labels", inputs=(known,), code=code_of(labels, quality) + fingerprint(case.label)))
+    told = (case.events, case.label.table) if isinstance(case.label, Reported) else (case.events,)
+    known = tuple(Input(table=table, back=case.settled_days) for table in told)
+    found.append(Recipe(table="labels", inputs=known, code=code_of(labels, quality) + fingerprint(case.label)))
     seen = tuple(Input(table=table.name, back=case.lookback_days) for table in case.daily_tables)
     dimensions = tuple(Input(table=table.name, whole=True) for table in case.dimensions)
     code = code_of(features, windows, point_in_time, quality, case.features.row) + fingerprint(case.features.columns)
@@ -113,9 +119,9 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
     found.append(
         Recipe(
             table="live_performance",
-            inputs=(Input(table="scores"), Input(table="labels", ahead=case.label_lookback_days, required=False)),
-            code=code_of(monitor, labels, quality),
-            also=_all_labels_known(case),
+            inputs=(Input(table="scores"), Input(table="labels", ahead=case.label_lookback_days, required=False, hashed=False)),
+            code=code_of(monitor, labels, quality) + fingerprint(case.investigation),
+            also=_settled_labels(case),
             missing="no model was in force on this day, or some of its labels are not known yet",
         )
     )
@@ -138,20 +144,33 @@ def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
     return versions
 
 
-def _all_labels_known(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
-    def mature(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    """For each scored day whose events all have a label, a hash of these labels and of the entities known as positive before."""
+
+    def settled(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
         tables = store.tables(case)
-        scored = tables.ledger("scores", days)
-        around = {shift(day, ahead) for day in scored for ahead in range(case.label_lookback_days + 1)}
+        scored, live = tables.ledger("scores", days), _model_in_force(case)(store, days)
+        back = case.investigation.known_for.days + LONGEST_WEEK if case.investigation else 0
+        around = {shift(day, offset) for day in scored for offset in range(-back, case.label_lookback_days + 1)}
         published = sorted(set(tables.ledger("labels")) & around)
         if not published:
             return {}
-        known = tables.read("labels", published, columns=["event_id", "event_day"]).groupby("event_day")["event_id"].nunique()
-        immature = {day for day, entry in scored.items() if int(known.get(day, 0)) < entry.rows}
-        live = _model_in_force(case)(store, days)
-        return {day: "" for day in live if day not in immature}
+        known = labels.latest_known(tables.read("labels", published), None)
+        contents = content_hashes(known.drop(columns="day").assign(day=known["event_day"]).sort_values("event_id"), scored)
+        news = {day: _known_positives(case, known, day) for day in scored}
+        return {
+            day: fingerprint(contents[day][1], news[day])
+            for day, entry in scored.items()
+            if day in live and contents[day][0] >= entry.rows
+        }
 
-    return mature
+    return settled
+
+
+def _known_positives(case: UseCase, known: pd.DataFrame, day: Day) -> list[str]:
+    if case.investigation is None:
+        return []
+    return sorted(labels.already_known(known, case.investigation, day=day, first=case.week_of(day), case=case))
 
 
 def _not_published(recipe: Recipe, ledgers: Mapping[str, Mapping[Day, Entry]], day: Day) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weekly import CANDIDATE
+from ml_assets.orchestration.weeks import CANDIDATE
 from ml_assets.stages.evaluate import Report
 from ml_assets.storage.tables import Tables
 from ml_assets.use_case import Day, UseCase

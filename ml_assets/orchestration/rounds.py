@@ -13,7 +13,8 @@ from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, stale_days
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weekly import CANDIDATE, GATE, REPORT, WEEKLY, possible_weeks, stale_weeks
+from ml_assets.orchestration.weekly import GATE
+from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, possible_weeks, stale_weeks
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 
 AFTER_DEPLOYMENT = ("scores", "live_performance")

@@ -27,6 +27,12 @@ class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The tables of a use case."""
         return Tables(root=self.path, case=case.name)
 
+    def searches(self, case: UseCase) -> str:
+        """Where searches of a use case keep their trials, as an SQLAlchemy URL."""
+        folder = self.path / "searches"
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder / case.name}.db"
+
     @property
     def models(self) -> ModelStore:
         """Models, reports and deployments of all use cases."""

@@ -73,9 +73,12 @@ def live(case: UseCase, store: Store) -> dict[str, float] | None:
 
 def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
     tables = store.tables(case)
-    ahead = [day for day in tables.ledger("labels") if min(days) <= day <= shift(max(days), case.label_lookback_days)]
-    labels = tables.read("labels", ahead, columns=["event_id", "known_at", "label", "day"])
-    return performance(tables.read("scores", days), latest_known(labels, None).set_index("event_id")["label"])
+    back = case.investigation.known_for.days if case.investigation else 0
+    ahead = [
+        day for day in tables.ledger("labels") if shift(min(days), -back) <= day <= shift(max(days), case.label_lookback_days)
+    ]
+    known = latest_known(tables.read("labels", ahead), None)
+    return performance(tables.read("scores", days), known, first=min(days), case=case)
 
 
 def _counted(case: UseCase) -> list[str]:

@@ -5,8 +5,8 @@ Weeks are made in order, so that a backfill of 40 weeks is a replay of 40 decisi
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -14,20 +14,18 @@ import pandas as pd
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
-from ml_assets.orchestration.planning import code_of
+from ml_assets.orchestration.decisions import champion_before, record_gate_decision
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.store import Store
-from ml_assets.stages import evaluate, labels, package, train
+from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, MatureEvents, WeekPlan, evaluation_inputs, plan
+from ml_assets.stages import evaluate, monitor, package, train
 from ml_assets.stages.evaluate import Report
+from ml_assets.stages.inputs import FloatArray
 from ml_assets.stages.pictures import draw
-from ml_assets.stages.report import render, summary_markdown
+from ml_assets.stages.report import render, summary_markdown, trials_markdown
 from ml_assets.stages.train import Candidate
-from ml_assets.storage.tables import Entry, fingerprint
-from ml_assets.use_case import Day, UseCase, day_range, shift
+from ml_assets.use_case import Day, UseCase
 
-CANDIDATE, REPORT, DEPLOYED = "candidate_model", "evaluation_report", "deployed_model"
-LIBRARIES = tuple((name, version(name)) for name in package.LIBRARIES)
-WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
 LOADS, GATE, ANSWERS = "candidate_loads_and_predicts_the_same", "candidate_may_go_live", "package_answers_real_requests"
 
 
@@ -44,115 +42,6 @@ class Outcome:
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
-class TooFewDaysError(ValueError):
-    """Too little is published to train or judge a candidate; the message says how much there is."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeekPlan:
-    """Which days train and judge the model that goes live in a week, and what is published of them."""
-
-    week: Day
-    as_of: pd.Timestamp
-    training: list[Day]
-    holdout: list[Day]
-    holdout_begins: Day
-    published: Mapping[str, Mapping[Day, Entry]]
-    code: str
-
-    @property
-    def inputs(self) -> str:
-        """Hash of everything that the candidate is made from."""
-        return fingerprint(self.code, self.week, self.contents)
-
-    @property
-    def contents(self) -> dict[str, dict[Day, str]]:
-        """Content hash of each day, by table."""
-        return {table: {day: entry.content for day, entry in days.items()} for table, days in self.published.items()}
-
-    @property
-    def versions(self) -> dict[str, dict[Day, int]]:
-        """Delta version that holds each day, by table."""
-        return {table: {day: entry.version for day, entry in days.items()} for table, days in self.published.items()}
-
-
-def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
-    """The days before a week, as far as features and labels of them are published.
-
-    Raises:
-        TooFewDaysError: too few days to train on or to be judged on.
-    """
-    tables = store.tables(case)
-    published = {name: tables.ledger(name, day_range(case.start, shift(week, -1))) for name in ("features", "labels")}
-    last_holdout = shift(week, -1 - case.split.embargo_days)
-    first_holdout = shift(last_holdout, 1 - case.split.holdout_days)
-    holdout = [day for day in published["features"] if first_holdout <= day <= last_holdout]
-    training = [day for day in published["features"] if day < shift(first_holdout, -case.split.embargo_days)]
-    if len(training) < case.split.minimum_training_days or 2 * len(holdout) < case.split.holdout_days:
-        raise TooFewDaysError(
-            f"week {week}: features of {len(training)} days before {first_holdout} and of {len(holdout)} days from it on are published; "
-            f"a candidate needs {case.split.minimum_training_days} to train on and half of {case.split.holdout_days} to be judged on"
-        )
-    code = code_of(train, package, labels) + fingerprint(
-        case.training, case.split, case.climatology, case.features.columns, LIBRARIES
-    )
-    return WeekPlan(
-        week=week,
-        as_of=case.starts(week),
-        training=training,
-        holdout=holdout,
-        holdout_begins=first_holdout,
-        published=published,
-        code=code,
-    )
-
-
-def evaluation_inputs(case: UseCase, planned: WeekPlan, *, candidate: str, champion: str | None) -> str:
-    """Hash of everything that a decision is made from."""
-    code = code_of(evaluate, labels) + fingerprint(case.gate, case.training.seed)
-    return fingerprint(code, candidate, champion, planned.holdout_begins, planned.contents)
-
-
-def champion_before(case: UseCase, store: Store, week: Day) -> str | None:
-    """The version that the latest decision before a week left in force."""
-    earlier = [text for decided, text in store.models.reports(case.name).items() if decided < week]
-    return Report.from_json(earlier[-1]).decision.champion_after if earlier else None
-
-
-def stale_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> list[Day]:
-    """Weeks not made from what is there now, or whose decision was not carried out, and all weeks after the first of them."""
-    for position, week in enumerate(weeks):
-        if not _is_fresh(case, store, week):
-            return list(weeks[position:])
-    return []
-
-
-def _is_fresh(case: UseCase, store: Store, week: Day) -> bool:
-    planned = plan(case, store, week)
-    candidate, note = (store.models.noted(case.name, kind, week) for kind in (CANDIDATE, REPORT))
-    text = store.models.report(case.name, week)
-    if candidate is None or note is None or text is None or candidate["inputs"] != planned.inputs:
-        return False
-    champion = champion_before(case, store, week)
-    if note["inputs"] != evaluation_inputs(case, planned, candidate=candidate["version"], champion=champion):
-        return False
-    decision = Report.from_json(text).decision
-    return store.models.deployments(case.name).get(week) == (decision.champion_after if decision.promoted else None)
-
-
-def possible_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> tuple[list[Day], list[str]]:
-    """The weeks for which enough is published, and for the others what is missing."""
-    possible, missing = [], []
-    for week in weeks:
-        try:
-            plan(case, store, week)
-        except TooFewDaysError as error:
-            missing.append(str(error))
-        else:
-            possible.append(week)
-    return possible, missing
-
-
 def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
     """The model that would go live in a week, trained on what was known when the week began."""
     spec = check_spec(
@@ -161,18 +50,18 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Outcome]:
         plans = {week: plan(case, store, week) for week in weeks}
-        mature = _MatureEvents(case, store, weeks)
+        mature = MatureEvents(case, store, weeks)
         for week, planned in plans.items():
-            rows = mature.rows(planned.training, known_by=case.starts(planned.holdout_begins))
-            candidate = train.train_candidate(rows, rows["label"].to_numpy(), rows["day"], case=case)
-            holdout = mature.rows(planned.holdout, known_by=planned.as_of)
-            days = {"training": (planned.training[0], planned.training[-1]), "holdout": (planned.holdout[0], planned.holdout[-1])}
+            candidate = _trained(case, store, planned, mature)
+            holdout = mature.to_judge(planned.holdout, known_by=planned.as_of)
+            stretches = {"training": planned.training, "holdout": planned.holdout, "refit": planned.refit}
+            days = {name: (stretch[0], stretch[-1]) for name, stretch in stretches.items() if stretch}
             manifest = package.manifest_of(
                 case, candidate, week=week, as_of=planned.as_of.isoformat(), days=days, contents=planned.contents, holdout=holdout
             )
             version = store.models.save(case.name, package.files_of(candidate), manifest)
             wrong = package.wrong_answers(*store.models.load(case.name, version))
-            context.log.info(f"{week}: candidate {version} from {len(rows):,} events of {len(planned.training)} days")
+            context.log.info(f"{week}: candidate {version} from {candidate.training_rows:,} events of {len(planned.training)} days")
             if wrong:
                 yield Outcome(week=week, passed=False, finding="; ".join(wrong))
                 continue
@@ -192,7 +81,7 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
 
     def make(context: dg.AssetExecutionContext, store: Store, weeks: Sequence[Day]) -> Iterator[Outcome]:
         plans = {week: plan(case, store, week) for week in weeks}
-        mature = _MatureEvents(case, store, weeks)
+        mature = MatureEvents(case, store, weeks)
         for week, planned in plans.items():
             champion = champion_before(case, store, week)
             report = _decide(case, store, planned, champion, mature)
@@ -203,6 +92,7 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
             )
             inputs = evaluation_inputs(case, planned, candidate=report.candidate.version, champion=champion)
             store.models.note(case.name, REPORT, week, {"version": report.candidate.version, "inputs": inputs})
+            record_gate_decision(store, case, report, decided_at=datetime.now(UTC).isoformat(timespec="seconds"))
             decision = report.decision
             failed = [
                 f"{reason.name}: {reason.observed}, wanted {reason.wanted}" for reason in decision.reasons if not reason.passed
@@ -269,38 +159,14 @@ def deployed_asset(case: UseCase) -> dg.AssetsDefinition:
     return _weekly(case, DEPLOYED, make, spec, deps=[dg.AssetDep([case.name, REPORT])], kinds={"lightgbm"}, group="models")
 
 
-class _MatureEvents:
-    """Features joined with the labels known at a moment; the tables are read once for all weeks of a step."""
-
-    def __init__(self, case: UseCase, store: Store, weeks: Sequence[Day]) -> None:
-        tables, days = store.tables(case), day_range(case.start, shift(max(weeks), -1))
-        self._features = tables.read("features", tables.ledger("features", days))
-        self._labels = tables.read("labels", tables.ledger("labels", days), columns=["event_id", "known_at", "label", "day"])
-
-    def rows(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
-        """Events of these days whose label was known by then, with the column `label`."""
-        known = labels.latest_known(self._labels, known_by).set_index("event_id")["label"]
-        label = self._features["event_id"].map(known)
-        wanted = self._features["day"].between(min(days), max(days)) & label.notna()
-        return self._features[wanted].assign(label=label[wanted])
-
-
-def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None, mature: _MatureEvents) -> Report:
+def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None, mature: MatureEvents) -> Report:
     week, note = planned.week, store.models.noted(case.name, CANDIDATE, planned.week)
     if note is None:
         raise FileNotFoundError(f"week {week} has no sound candidate: materialise {CANDIDATE} first")
     files, manifest = store.models.load(case.name, note["version"])
-    holdout = mature.rows(planned.holdout, known_by=planned.as_of)
+    holdout = mature.to_judge(planned.holdout, known_by=planned.as_of)
     champion_files, champion_manifest = store.models.load(case.name, champion) if champion else ({}, {})
-    ours = Candidate(
-        **{
-            name: package.model_in(files, folder)
-            for name, folder in zip(("model", "baseline", "climatology"), package.MODELS, strict=True)
-        },
-        threshold=manifest["threshold"],
-        training_rows=manifest["training_rows"],
-        positives=manifest["positives"],
-    )
+    ours = package.candidate_in(files, manifest)
     return evaluate.compare(
         case,
         week=week,
@@ -309,12 +175,39 @@ def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None
         labels=holdout["label"].to_numpy(),
         candidate=ours,
         candidate_version=note["version"],
+        # The judged models of both: the champion's served one may have learned from days of this hold-out.
         champion=package.model_in(champion_files, "candidate") if champion else None,
         champion_version=champion,
         champion_threshold=champion_manifest.get("threshold"),
         candidate_bytes=sum(len(content) for name, content in files.items() if name.startswith("candidate/")),
         row_milliseconds=evaluate.measure_row_milliseconds(ours.model, holdout.head(1)),
+        further=_own_metrics(case, holdout),
+        trials=ours.recipe.trials,
     )
+
+
+def _trained(case: UseCase, store: Store, planned: WeekPlan, mature: MatureEvents) -> Candidate:
+    rows = mature.rows(planned.training, known_by=case.starts(planned.holdout_begins))
+    candidate = train.train_candidate(
+        rows,
+        rows["label"].to_numpy(),
+        rows["day"],
+        case=case,
+        storage=store.searches(case),
+        name=f"{planned.week} {planned.inputs}",
+    )
+    if not planned.refit:
+        return candidate
+    everything = mature.rows(planned.refit, known_by=planned.as_of)
+    return replace(candidate, served=train.by_recipe(candidate.recipe, everything, everything["label"].to_numpy(), case=case))
+
+
+def _own_metrics(case: UseCase, holdout: pd.DataFrame) -> dict[str, Callable[[FloatArray], float]]:
+    """The case's own metric as a function of the scores of the hold-out."""
+    investigation = case.investigation
+    if investigation is None:
+        return {}
+    return {investigation.metric: lambda scores: monitor.precision_at_top(holdout, scores, investigation)}
 
 
 def _weekly(
@@ -376,6 +269,9 @@ def _candidate_metadata(
         "training_days": " to ".join(days["training"]),
         "holdout_days": " to ".join(days["holdout"]),
         "threshold": candidate.threshold,
+        "family": candidate.recipe.family,
+        "trees": candidate.recipe.training.trees,
+        **({"trials": dg.MarkdownMetadataValue(trials_markdown(candidate.recipe.trials))} if candidate.recipe.trials else {}),
         "package": _path(store.models.package(case.name, version)),
     }
 

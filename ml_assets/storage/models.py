@@ -5,15 +5,16 @@ Belongs here: files that appear whole or not at all. Does not: what is inside a 
     models/<case>/<version>/         the files of a package and manifest.json; never changes
     reports/<case>/<week>            a link to the latest report of the week; replaced when a week is evaluated again
     deployments/<case>/<week>.json   what went live that week; a week in which the candidate was refused has none
-    deployments/<case>/current.json  the latest of them: all that a scorer needs to read
+    deployments/<case>/current.json  what is in force after all of them and all decisions of people: all that a scorer needs to read
     weeks/<case>/<kind>/<week>.json  what was made in a week and from what: the candidate, the evaluation
+    decisions/<case>/                every decision of the gate and of people, for good (`storage.decisions`)
 """
 
 import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,11 +22,13 @@ from typing import Any
 from uuid import uuid4
 
 from ml_assets.storage.atomic import publish, replace, switch
+from ml_assets.storage.decisions import Decision, DecisionLog, Manual, Period, Standing, periods, standing
 from ml_assets.use_case import Day
 
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
 WEEKS = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"
+AFTER_ALL: Day = "9999-12-31"
 
 
 class DamagedPackageError(ValueError):
@@ -34,7 +37,7 @@ class DamagedPackageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStore:
-    """Packages, reports and deployments of all cases under one directory of a local file system."""
+    """Packages, reports, deployments and decisions of all cases under one directory of a local file system."""
 
     root: Path
 
@@ -80,6 +83,10 @@ class ModelStore:
         """The directory of a version."""
         return self.root / "models" / case / version
 
+    def versions(self, case: str) -> list[str]:
+        """Every version there is, in the order of the weeks that they were made for."""
+        return sorted(place.name for place in (self.root / "models" / case).glob(f"{WEEKS}-*"))
+
     def save_report(self, case: str, week: Day, json: str, html: str | None, pictures: Mapping[str, bytes]) -> Path:
         """Writes or replaces the report of a week: `report.json`, `report.html` and the pictures, all at once."""
         link = self.root / "reports" / case / week
@@ -114,7 +121,7 @@ class ModelStore:
         return {week: text for week, text in found if text is not None}
 
     def deploy(self, case: str, week: Day, version: str, decision: Mapping[str, Any]) -> None:
-        """Puts a version in force from `week` on, until the next deployment; `decision` says why.
+        """Puts a version in force from `week` on, until the next deployment or a person's decision; `decision` says why.
 
         A process killed between the two files leaves an older `current.json`; doing it again mends it.
 
@@ -137,10 +144,74 @@ class ModelStore:
         files = sorted((self.root / "deployments" / case).glob(f"{WEEKS}.json"))
         return {file.stem: json.loads(file.read_text(encoding="utf-8"))["version"] for file in files}
 
+    @property
+    def decisions(self) -> DecisionLog:
+        """What the gate and people decided, and why."""
+        return DecisionLog(root=self.root)
+
+    def decide(
+        self,
+        case: str,
+        kind: Manual,
+        *,
+        version: str | None = None,
+        effective: Day,
+        reason: str,
+        decided_by: str,
+        decided_at: str,
+        evidence: str,
+    ) -> Decision:
+        """Records a person's decision and lets `current.json` follow it. It holds from `effective` on, whatever the gate decided by then.
+
+        A process killed in between leaves an older `current.json`, which the next deployment or decision mends.
+
+        Args:
+            version: what to roll back to or to pin; None for `unpin`.
+            decided_at: UTC, ISO 8601.
+
+        Raises:
+            FileNotFoundError: there is no such version; the message lists those that there are.
+            ValueError: it would change nothing, or not what it says: a rollback while a version is pinned, an unpin while none is.
+        """
+        if version is not None:
+            self._require_version(case, version)
+        with self._deploying(case):
+            before = self.standing(case, effective)
+            if kind == "unpin":
+                said = [decision for decision in self.decisions.all(case) if decision.kind == "rollback"]
+                without_pins = standing(self.deployments(case), said, effective)
+                version = without_pins.version if without_pins else None
+            _require_sense(kind, version, before, effective)
+            return self.decisions.record(
+                case,
+                kind=kind,
+                effective=effective,
+                version=version,
+                candidate=None,
+                champion_before=before.version if before else None,
+                reason=reason,
+                decided_by=decided_by,
+                decided_at=decided_at,
+                evidence=evidence,
+            )
+
     def in_force(self, case: str, day: Day) -> tuple[Day, str] | None:
-        """The latest deployment at or before a day, as (week, version); None before the first."""
-        past = [(week, version) for week, version in self.deployments(case).items() if week <= day]
-        return past[-1] if past else None
+        """The version in force on a day, as (since when, version); None before the first."""
+        return self.in_force_on(case, [day]).get(day)
+
+    def in_force_on(self, case: str, days: Iterable[Day]) -> dict[Day, tuple[Day, str]]:
+        """The same for many days, reading once; days before the first version are left out."""
+        deployments, said = self.deployments(case), self.decisions.all(case)
+        found = {day: standing(deployments, said, day) for day in days}
+        return {day: (each.since, each.version) for day, each in found.items() if each is not None}
+
+    def standing(self, case: str, day: Day) -> Standing | None:
+        """The version in force on a day, and which decision put it there."""
+        return standing(self.deployments(case), self.decisions.all(case), day)
+
+    def periods(self, case: str) -> list[Period]:
+        """Which version was in force from when to when."""
+        return periods(self.deployments(case), self.decisions.all(case))
 
     def note(self, case: str, kind: str, week: Day, content: Mapping[str, Any]) -> None:
         """Writes or replaces what is noted of a week, such as the version of its candidate and what it was made from."""
@@ -164,11 +235,34 @@ class ModelStore:
         with (place / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield place
-            latest = max(place.glob(f"{WEEKS}.json"), default=None)
+            latest = self.standing(case, AFTER_ALL)
             if latest is None:
                 (place / CURRENT).unlink(missing_ok=True)
+            elif latest.decision is None:
+                replace(place / CURRENT, (place / f"{latest.since}.json").read_bytes())
             else:
-                replace(place / CURRENT, latest.read_bytes())
+                said = {name: getattr(latest.decision, name) for name in ("kind", "number", "reason", "decided_by")}
+                content = {"case": case, "week": latest.since, "version": latest.version, "decision": said}
+                replace(place / CURRENT, _json(content))
+
+    def _require_version(self, case: str, version: str) -> None:
+        if version not in (known := self.versions(case)):
+            raise FileNotFoundError(f"no model {version} of {case}; there are {', '.join(known) or 'none'}")
+
+
+def _require_sense(kind: Manual, version: str | None, before: Standing | None, day: Day) -> None:
+    """What a person decides must change something, and what they think it does."""
+    pin = before.decision if before and before.decision and before.decision.kind == "pin" else None
+    if kind == "unpin":
+        if pin is None:
+            raise ValueError(f"no version is pinned on {day}")
+        return
+    if version is None:
+        raise ValueError(f"a {kind} names a version")
+    if kind == "rollback" and pin is not None:
+        raise ValueError(f"{pin.version} is pinned by decision {pin.number} since {pin.effective}: a rollback needs an unpin first")
+    if before and before.version == version and (kind == "rollback" or pin is not None):
+        raise ValueError(f"{version} is {'pinned' if pin else 'in force'} on {day} already, since {before.since}")
 
 
 def _identified(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> dict[str, Any]:

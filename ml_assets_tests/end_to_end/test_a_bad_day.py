@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ml_assets.orchestration.publish import outputs
-from ml_assets.orchestration.weekly import WEEKLY
+from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.use_case import day_range, shift
 
 BAD = "2013-02-06"

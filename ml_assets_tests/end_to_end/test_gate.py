@@ -9,7 +9,8 @@ import pytest
 
 from ml_assets.orchestration import summary
 from ml_assets.orchestration.publish import schema_of
-from ml_assets.orchestration.weekly import CANDIDATE, DEPLOYED, GATE, REPORT, WEEKLY
+from ml_assets.orchestration.weekly import GATE
+from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, WEEKLY
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.features import columns_of
 from ml_assets.stages.labels import label_columns

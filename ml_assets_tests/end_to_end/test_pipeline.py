@@ -9,7 +9,7 @@ import pytest
 
 from ml_assets.orchestration import provenance, summary
 from ml_assets.orchestration.publish import schema_of
-from ml_assets.orchestration.weekly import CANDIDATE
+from ml_assets.orchestration.weeks import CANDIDATE
 from ml_assets.storage.tables import content_hashes
 from ml_assets.use_case import Column, DType, day_range, shift
 from ml_assets.use_cases.flight_delays.source import FOLDER

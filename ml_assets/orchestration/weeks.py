@@ -1,0 +1,160 @@
+"""Weeks of a case: which days train and judge a candidate, which rows these are, and which weeks have to be made again.
+
+Belongs here: what a week is made from. Does not: the assets themselves (`weekly`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pandas as pd
+
+from ml_assets.orchestration.decisions import champion_before
+from ml_assets.orchestration.planning import code_of
+from ml_assets.orchestration.store import Store
+from ml_assets.stages import evaluate, labels, package, train
+from ml_assets.stages.evaluate import Report
+from ml_assets.storage.tables import Entry, fingerprint
+from ml_assets.use_case import Day, UseCase, day_range, shift
+
+CANDIDATE, REPORT, DEPLOYED = "candidate_model", "evaluation_report", "deployed_model"
+WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
+LIBRARIES = tuple((name, version(name)) for name in package.LIBRARIES)
+
+
+class TooFewDaysError(ValueError):
+    """Too little is published to train or judge a candidate; the message says how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeekPlan:
+    """Which days train and judge the model that goes live in a week, and what is published of them."""
+
+    week: Day
+    as_of: pd.Timestamp
+    training: list[Day]
+    holdout: list[Day]
+    refit: list[Day]
+    """All days that are mature when the model goes live; empty where the recipe is not fitted again."""
+    holdout_begins: Day
+    published: Mapping[str, Mapping[Day, Entry]]
+    code: str
+
+    @property
+    def inputs(self) -> str:
+        """Hash of everything that the candidate is made from."""
+        return fingerprint(self.code, self.week, self.contents)
+
+    @property
+    def contents(self) -> dict[str, dict[Day, str]]:
+        """Content hash of each day, by table."""
+        return {table: {day: entry.content for day, entry in days.items()} for table, days in self.published.items()}
+
+    @property
+    def versions(self) -> dict[str, dict[Day, int]]:
+        """Delta version that holds each day, by table."""
+        return {table: {day: entry.version for day, entry in days.items()} for table, days in self.published.items()}
+
+
+def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
+    """The days before a week, as far as features and labels of them are published.
+
+    Raises:
+        TooFewDaysError: too few days to train on or to be judged on.
+    """
+    tables = store.tables(case)
+    published = {name: tables.ledger(name, day_range(case.start, shift(week, -1))) for name in ("features", "labels")}
+    last_holdout = shift(week, -1 - case.split.embargo_days)
+    first_holdout = shift(last_holdout, 1 - case.split.holdout_days)
+    holdout = [day for day in published["features"] if first_holdout <= day <= last_holdout]
+    training = _latest(case, [day for day in published["features"] if day < shift(first_holdout, -case.split.embargo_days)])
+    refit = _latest(case, [day for day in published["features"] if day <= last_holdout]) if case.training.refit else []
+    if len(training) < case.split.minimum_training_days or 2 * len(holdout) < case.split.holdout_days:
+        raise TooFewDaysError(
+            f"week {week}: features of {len(training)} days before {first_holdout} and of {len(holdout)} days from it on are published; "
+            f"a candidate needs {case.split.minimum_training_days} to train on and half of {case.split.holdout_days} to be judged on"
+        )
+    code = code_of(train, package, labels) + fingerprint(
+        case.training, case.split, case.climatology, case.features.columns, case.investigation, LIBRARIES
+    )
+    return WeekPlan(
+        week=week,
+        as_of=case.starts(week),
+        training=training,
+        holdout=holdout,
+        refit=refit,
+        holdout_begins=first_holdout,
+        published=published,
+        code=code,
+    )
+
+
+def _latest(case: UseCase, days: list[Day]) -> list[Day]:
+    return days[-case.split.training_days :] if case.split.training_days else days
+
+
+def evaluation_inputs(case: UseCase, planned: WeekPlan, *, candidate: str, champion: str | None) -> str:
+    """Hash of everything that a decision is made from."""
+    code = code_of(evaluate, labels) + fingerprint(case.gate, case.training.seed, case.investigation)
+    return fingerprint(code, candidate, champion, planned.holdout_begins, planned.contents)
+
+
+def stale_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> list[Day]:
+    """Weeks not made from what is there now, or whose decision was not carried out, and all weeks after the first of them."""
+    for position, week in enumerate(weeks):
+        if not _is_fresh(case, store, week):
+            return list(weeks[position:])
+    return []
+
+
+def _is_fresh(case: UseCase, store: Store, week: Day) -> bool:
+    planned = plan(case, store, week)
+    candidate, note = (store.models.noted(case.name, kind, week) for kind in (CANDIDATE, REPORT))
+    text = store.models.report(case.name, week)
+    if candidate is None or note is None or text is None or candidate["inputs"] != planned.inputs:
+        return False
+    champion = champion_before(case, store, week)
+    if note["inputs"] != evaluation_inputs(case, planned, candidate=candidate["version"], champion=champion):
+        return False
+    decision = Report.from_json(text).decision
+    return store.models.deployments(case.name).get(week) == (decision.champion_after if decision.promoted else None)
+
+
+def possible_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> tuple[list[Day], list[str]]:
+    """The weeks for which enough is published, and for the others what is missing."""
+    possible, missing = [], []
+    for week in weeks:
+        try:
+            plan(case, store, week)
+        except TooFewDaysError as error:
+            missing.append(str(error))
+        else:
+            possible.append(week)
+    return possible, missing
+
+
+class MatureEvents:
+    """Features joined with the labels known at a moment; the tables are read once for all weeks of a step."""
+
+    def __init__(self, case: UseCase, store: Store, weeks: Sequence[Day]) -> None:
+        tables, days = store.tables(case), day_range(case.start, shift(max(weeks), -1))
+        self._case = case
+        self._features = tables.read("features", tables.ledger("features", days))
+        self._labels = tables.read("labels", tables.ledger("labels", days))
+
+    def rows(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
+        """Events of these days whose label was known by then, with the column `label`."""
+        known = labels.latest_known(self._labels, known_by).set_index("event_id")["label"]
+        within = self._features[self._features["day"].between(min(days), max(days))]
+        label = within["event_id"].map(known)
+        return within[label.notna()].assign(label=label[label.notna()])
+
+    def to_judge(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
+        """The same, without the events that are no news, and with the entity that is looked into."""
+        rows, case = self.rows(days, known_by=known_by), self._case
+        if case.investigation is None:
+            return rows
+        known = labels.latest_known(self._labels, known_by)
+        entity = rows["event_id"].map(known.set_index("event_id")[case.investigation.entity])
+        rows = rows.assign(**{case.investigation.entity: entity})
+        return rows[labels.news(rows, known, first=min(days), case=case)]
