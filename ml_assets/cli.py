@@ -233,8 +233,8 @@ def _plain_errors() -> Iterator[None]:
 
 def _case(name: str) -> UseCase:
     try:
-        return find(name)
-    except KeyError as error:
+        return find(name, os.environ)
+    except (KeyError, ValueError) as error:
         _fail(str(error.args[0]))
 
 

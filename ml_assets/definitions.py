@@ -1,6 +1,8 @@
 """What Dagster loads."""
 
-from ml_assets.orchestration.pipeline import build_defs
-from ml_assets.use_cases import USE_CASES
+import os
 
-defs = build_defs(USE_CASES)
+from ml_assets.orchestration.pipeline import build_defs
+from ml_assets.use_cases import configured
+
+defs = build_defs(configured(os.environ))

@@ -160,13 +160,14 @@ class Share:
 class Trailing:
     """Statistics of a fact over trailing windows `(t - window, t]`, for each entity it is asked about.
 
-    An entity is one column or several together (a route is an origin and a destination).
+    An entity is one column or several together (a route is an origin and a destination). `span` is the age in days of the oldest fact
+    in the window.
     """
 
     fact: Fact
     entities: tuple[tuple[str, ...], ...]
     windows: tuple[timedelta, ...]
-    statistics: tuple[Literal["count", "sum", "mean", "std"] | Share, ...]
+    statistics: tuple[Literal["count", "sum", "mean", "std", "span"] | Share, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -418,6 +419,8 @@ class UseCase:
     gate: Gate
     training: Training
     investigation: Investigation | None = None
+    configure: Callable[["UseCase", Mapping[str, str]], "UseCase"] | None = None
+    """What settings change in the case, such as its first and last day where the reader's own files say them."""
 
     def table(self, name: str) -> Table:
         for table in self.tables:

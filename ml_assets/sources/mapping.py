@@ -4,6 +4,7 @@ Belongs here: the form of that file, and what is wrong with one. Does not: the r
 
     start = "2018-04-01"                    # first day
     end = "2018-08-09"                      # first day of which the files say nothing
+    first_go_live = "2018-07-04"            # of a model, if not as soon as there are enough days
     timezone = "UTC"                        # of times without an offset, and of days
     folder = "."                            # of the files, from where this file is
 
@@ -100,6 +101,8 @@ class FileMapping(BaseModel):
     start: _Day
     end: _Day | None = None
     """First day of which the files say nothing; a day before it without a row had none. None: the day after a table's last row."""
+    first_go_live: _Day | None = None
+    """Day on which the first model goes live; None where the case itself finds it."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Of times without an offset, and of days."""
     folder: Path
@@ -135,8 +138,8 @@ def read_mapping(file: Path) -> FileMapping:
         raise ValueError(f"{file}: expected a TOML file: {error}") from error
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
     own = {name: value for name, value in settings.items() if name not in tables}
-    if unknown := sorted(set(own) - {"start", "end", "timezone", "folder"}):
-        raise ValueError(f"{file}: unknown {', '.join(unknown)}; expected start, end, timezone, folder and tables")
+    if unknown := sorted(set(own) - {"start", "end", "first_go_live", "timezone", "folder"}):
+        raise ValueError(f"{file}: unknown {', '.join(unknown)}; expected start, end, first_go_live, timezone, folder and tables")
     own["folder"] = file.parent / _text(file, "folder", own.get("folder", "."))
     try:
         return FileMapping.model_validate({**own, "tables": tables, "file": file})

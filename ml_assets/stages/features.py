@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.windows import Int64Array, Known, Timeline, ratio, trailing
+from ml_assets.stages.windows import Int64Array, Known, Timeline, ratio, span, trailing
 from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
 
 Tables = Mapping[str, pd.DataFrame]
+MICROSECONDS_A_DAY = 86_400_000_000
 
 
 def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -124,6 +125,8 @@ def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tupl
                 shares = trailing(known, (values >= statistic.at_least).astype(np.int64), declared.windows)
             if statistic == "std":
                 squares = trailing(known, values * values, declared.windows)
+            if statistic == "span":
+                ages = span(known, declared.windows)
             for window in declared.windows:
                 count, total = answers[window]
                 match statistic:
@@ -136,6 +139,8 @@ def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tupl
                     case "std":
                         mean = ratio(total, count)
                         answer = np.sqrt(np.maximum(ratio(squares[window][1], count) - mean * mean, 0.0))
+                    case "span":
+                        answer = np.where(ages[window] >= 0, ages[window] / MICROSECONDS_A_DAY, np.nan)
                     case Share():
                         answer = ratio(shares[window][1], count)
                 yield _trailing_name(fact, statistic, window, entity), answer
@@ -199,7 +204,8 @@ def _trailing_columns(declared: Trailing) -> Iterator[Column]:
 def _unit(fact: Fact, statistic: object) -> tuple[str, float | None]:
     if isinstance(statistic, Share):
         return "share", 1.0
-    return ("facts", None) if statistic == "count" else (fact.unit, None)
+    units = {"count": "facts", "span": "days"}
+    return units.get(str(statistic), fact.unit), None
 
 
 def _latest_columns(declared: Latest) -> Iterator[Column]:

@@ -62,7 +62,6 @@ def performance(scores: pd.DataFrame, known: pd.DataFrame, *, first: Day, case: 
     both = bool(positive.any() and not positive.all())
     alerts = judged["alert"].to_numpy() == 1
     hits = int((alerts & positive).sum())
-    top = case.investigation and both
     return {
         "events": len(scores),
         "labelled": len(seen),
@@ -81,7 +80,9 @@ def performance(scores: pd.DataFrame, known: pd.DataFrame, *, first: Day, case: 
                 ("climatology_average_precision", "climatology_score"),
             )
         },
-        "precision_at_top": precision_at_top(judged, judged["score"].to_numpy(), case.investigation) if top else float("nan"),
+        "precision_at_top": (
+            precision_at_top(judged, judged["score"].to_numpy(), case.investigation) if case.investigation and both else float("nan")
+        ),
     }
 
 

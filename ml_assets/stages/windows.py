@@ -101,6 +101,24 @@ def trailing(known: Known, values: Int64Array, windows: tuple[timedelta, ...]) -
     return answers
 
 
+def span(known: Known, windows: tuple[timedelta, ...]) -> dict[timedelta, Int64Array]:
+    """Age of each entity's oldest fact in `(t - window, t]`, in microseconds.
+
+    Returns:
+        For each window an array of shape (m,), in the order of the questions; -1 where nothing was known.
+    """
+    end = known.until(known.timeline.asked)
+    known_at = known.timeline.times[known.timeline.fact]
+    answers = {}
+    for window in windows:
+        start = known.until(known.timeline.before(window))
+        found = start < end
+        age = np.full(len(end), -1, dtype=np.int64)
+        age[found] = known.timeline.asked_at[found] - known_at[known.row[start[found]]]
+        answers[window] = age
+    return answers
+
+
 def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Quotient, nan where the denominator is 0: a mean of nothing is undefined."""
     out = np.full(len(denominator), np.nan)

@@ -1,18 +1,31 @@
 """The prediction problems that the platform serves. A new one is a folder here and its name in `USE_CASES`."""
 
+from collections.abc import Mapping
+
 from ml_assets.use_case import UseCase
+from ml_assets.use_cases.card_fraud import CARD_FRAUD
 from ml_assets.use_cases.flight_delays import FLIGHT_DELAYS
 
-USE_CASES: tuple[UseCase, ...] = (FLIGHT_DELAYS,)
+USE_CASES: tuple[UseCase, ...] = (FLIGHT_DELAYS, CARD_FRAUD)
 
 
-def find(name: str) -> UseCase:
-    """The use case of that name.
+def configured(settings: Mapping[str, str]) -> tuple[UseCase, ...]:
+    """The use cases as the settings (the environment of the process) make them.
+
+    Raises:
+        ValueError: a setting is not what it should be; the message names it.
+    """
+    return tuple(case.configure(case, settings) if case.configure else case for case in USE_CASES)
+
+
+def find(name: str, settings: Mapping[str, str]) -> UseCase:
+    """The use case of that name, as the settings make it.
 
     Raises:
         KeyError: there is none; the message lists those that exist.
+        ValueError: a setting is not what it should be.
     """
     for case in USE_CASES:
         if case.name == name:
-            return case
+            return case.configure(case, settings) if case.configure else case
     raise KeyError(f"no use case {name!r}; there are: {', '.join(case.name for case in USE_CASES)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 from ml_assets.sources.mapping import read_mapping
@@ -12,6 +12,25 @@ from ml_assets.use_cases.card_fraud.schema import CHARGEBACKS, SETTLED_AFTER, TI
 from ml_assets.use_cases.card_fraud.source import FILES, START
 
 WEDNESDAY = 2
+
+
+def for_own_files(case: UseCase, settings: Mapping[str, str]) -> UseCase:
+    """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it."""
+    if not settings.get(FILES):
+        return case
+    mapping = read_mapping(Path(settings[FILES]))
+    split = case.split
+    needed = split.minimum_training_days + split.holdout_days + 2 * split.embargo_days
+    earliest = shift(mapping.start, needed)
+    first = mapping.first_go_live or case.week_of(shift(earliest, 6))
+    if first < earliest:
+        raise ValueError(
+            f"{mapping.file}: first_go_live is {first}, expected {earliest} or later: a model needs the {needed} days before it, "
+            f"and the files begin on {mapping.start}"
+        )
+    split = replace(split, first_go_live=first, weekday=date.fromisoformat(first).weekday())
+    return replace(case, start=mapping.start, end=mapping.end, split=split)
+
 
 CARD_FRAUD = UseCase(
     name="card_fraud",
@@ -81,16 +100,6 @@ CARD_FRAUD = UseCase(
             logistic=(Range(name="inverse_penalty", low=1e-4, high=10.0, log=True),),
         ),
     ),
+    configure=for_own_files,
 )
 
-
-def configured(settings: Mapping[str, str]) -> UseCase:
-    """The case for the days that the reader's files say they hold; without such a setting, for those of the simulated bank."""
-    if FILES not in settings:
-        return CARD_FRAUD
-    mapping = read_mapping(Path(settings[FILES]))
-    split = CARD_FRAUD.split
-    needed = shift(mapping.start, split.minimum_training_days + split.holdout_days + 2 * split.embargo_days)
-    case = replace(CARD_FRAUD, start=mapping.start, end=mapping.end)
-    earliest = shift(case.week_of(shift(needed, 6)), 0)
-    return replace(case, split=replace(split, first_go_live=max(earliest, split.first_go_live) if split.first_go_live < mapping.end else earliest))

@@ -36,15 +36,17 @@ REPORT = ("reported_at", "scenario")
 def transactions(settings: Mapping[str, str]) -> Source:
     """One row for each payment."""
     if file := settings.get(FILES):
-        return source_of(read_mapping(Path(file)), "transactions", known=(*PAYMENT, *PLACES), optional=PLACES)
-    return SimulatedBank(name="transactions", **_bank(settings))
+        mapping = read_mapping(Path(file))
+        return source_of(mapping, "transactions", day_column="paid_at", known=(*PAYMENT, *PLACES), optional=PLACES)
+    return _bank("transactions", settings)
 
 
 def chargebacks(settings: Mapping[str, str]) -> Source:
     """One row for each payment that was reported as a fraud, under the day of the report."""
     if file := settings.get(FILES):
-        return source_of(read_mapping(Path(file)), "chargebacks", known=(*PAYMENT, *REPORT), optional=("scenario",))
-    return SimulatedBank(name="chargebacks", **_bank(settings))
+        mapping = read_mapping(Path(file))
+        return source_of(mapping, "chargebacks", day_column="reported_at", known=(*PAYMENT, *REPORT), optional=("scenario",))
+    return _bank("chargebacks", settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +106,8 @@ def _payment(made: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _instant(times: pd.Series) -> pd.Series:
-    return times.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    text: pd.Series = times.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text
 
 
 def _csv(rows: pd.DataFrame) -> bytes:
@@ -113,7 +116,7 @@ def _csv(rows: pd.DataFrame) -> bytes:
     return gzip.compress(written.getvalue(), compresslevel=1, mtime=0)
 
 
-def _bank(settings: Mapping[str, str]) -> dict[str, object]:
+def _bank(name: str, settings: Mapping[str, str]) -> SimulatedBank:
     world = World(
         customers=int(settings.get(CUSTOMERS, 5_000)),
         terminals=int(settings.get(TERMINALS, 10_000)),
@@ -121,4 +124,5 @@ def _bank(settings: Mapping[str, str]) -> dict[str, object]:
         first_day=START,
     )
     root = Path(settings.get(DELIVERIES) or Path(settings.get("ML_ASSETS_ROOT") or ".ml_assets") / "deliveries" / "card_fraud")
-    return {"world": world, "folder": root / f"{world.customers}-customers-{world.terminals}-terminals-seed-{world.seed}"}
+    folder = root / f"{world.customers}-customers-{world.terminals}-terminals-seed-{world.seed}"
+    return SimulatedBank(name=name, world=world, folder=folder)
