@@ -347,8 +347,7 @@ class Search:
     """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before.
 
     The first trial is the recipe that the case declares. A search ends after `trials`, or when `minutes` have passed, which makes its
-    result depend on the machine. `kept_negatives` is the share of negatives that the trials learn from, with their weight; validation
-    is on all rows.
+    result depend on the machine.
     """
 
     trials: int
@@ -359,7 +358,6 @@ class Search:
     logistic: tuple[Range, ...]
     families: tuple[Literal["lightgbm", "logistic"], ...] = ("lightgbm", "logistic")
     minutes: float | None = None
-    kept_negatives: float = 1.0
     most_trees: int = 400
     patience: int = 30
     """Trees without a gain in average precision on the validation days, after which a fold stops growing."""
@@ -370,13 +368,15 @@ class Training:
     """The recipe: LightGBM parameters, trees, and how the operating threshold is chosen; with a `search`, where the search begins.
 
     `features` are the names that the model is told, None for all. With `refit` the recipe that was judged is fitted once more on all rows
-    whose label is known when the model goes live, the hold-out included, and that model serves.
+    whose label is known when the model goes live, the hold-out included, and that model serves. Trees learn from all positives and from
+    the share `kept_negatives` of the others, evenly spaced, which weigh as much as all of them.
     """
 
     parameters: Mapping[str, Any]
     trees: int
     operating: Operating
     seed: int
+    kept_negatives: float = 1.0
     features: tuple[str, ...] | None = None
     search: Search | None = None
     refit: bool = False

@@ -59,7 +59,8 @@ class Days:
         counted = self.tables.ledger(by, self.ready) if by else {}
         reached = np.cumsum([counted[day].rows if day in counted else 0 for day in self.ready])
         stretches = [
-            list(days) for _, days in groupby(self.ready, key=dict(zip(self.ready, reached * columns // MOST_VALUES, strict=True)).__getitem__)
+            list(days)
+            for _, days in groupby(self.ready, key=dict(zip(self.ready, reached * columns // MOST_VALUES, strict=True)).__getitem__)
         ]
         for stretch in stretches:
             yield replace(self, inputs={day: self.inputs[day] for day in stretch})

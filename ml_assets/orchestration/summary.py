@@ -74,9 +74,7 @@ def live(case: UseCase, store: Store) -> dict[str, float] | None:
 def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
     tables = store.tables(case)
     back = case.investigation.known_for.days if case.investigation else 0
-    ahead = [
-        day for day in tables.ledger("labels") if shift(min(days), -back) <= day <= shift(max(days), case.label_lookback_days)
-    ]
+    ahead = [day for day in tables.ledger("labels") if shift(min(days), -back) <= day <= shift(max(days), case.label_lookback_days)]
     known = latest_known(tables.read("labels", ahead), None)
     return performance(tables.read("scores", days), known, first=min(days), case=case)
 

@@ -13,8 +13,8 @@ import dagster as dg
 import pandas as pd
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.decisions import champion_before, record_gate_decision
+from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, MatureEvents, WeekPlan, evaluation_inputs, plan

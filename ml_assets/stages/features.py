@@ -31,7 +31,7 @@ def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame
         `event_id`, `event_time`, `day` and every declared feature, one row an event, in the order of `events`.
     """
     declared = case.features
-    columns = {name: events[name].to_numpy() for name in declared.event_columns}
+    columns = {name: _array(events[name]) for name in declared.event_columns}
     columns |= dict(_derived(case, events, tables))
     columns |= declared.row(columns)
     kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
@@ -72,18 +72,24 @@ class _Questions:
         self._ranks: dict[tuple[str, str], tuple[Int64Array, Int64Array]] = {}
         self._entities: dict[tuple[str, tuple[str, ...]], tuple[Int64Array, Int64Array]] = {}
         self._timelines: dict[tuple[str, str, str], tuple[Timeline, Int64Array]] = {}
+        self._known: dict[tuple[str, tuple[str, ...], str, str], Known] = {}
 
     def about(self, table: str, entity: tuple[str, ...], *, known_at: str, value: str, id: str) -> tuple[Known, Int64Array]:
         """What is known about entities, and which rows of the table are facts: those whose `known_at` and value exist."""
-        timeline, rows = self._timeline(table, known_at, value, id)
-        fact_entity, asked_entity = self._entity(table, entity)
-        return Known.of(timeline, fact_entity=fact_entity[rows], asked_entity=asked_entity), rows
+        facts = self.tables[table]
+        there = "" if facts[value].notna().all() else value  # values that are never missing have one timeline
+        timeline, rows = self._timeline(table, known_at, there, id)
+        key = (table, entity, known_at, there)
+        if key not in self._known:
+            fact_entity, asked_entity = self._entity(table, entity)
+            self._known[key] = Known.of(timeline, fact_entity=fact_entity[rows], asked_entity=asked_entity)
+        return self._known[key], rows
 
     def _timeline(self, table: str, known_at: str, value: str, id: str) -> tuple[Timeline, Int64Array]:
         key = (table, known_at, value)
         if key not in self._timelines:
             facts = self.tables[table]
-            rows = np.flatnonzero(facts[known_at].notna() & facts[value].notna())
+            rows = np.flatnonzero(facts[known_at].notna() & (facts[value].notna() if value else True))
             fact_rank, asked_rank = self._rank(table, id)
             timeline = Timeline.of(
                 known_at=_microseconds(facts[known_at])[rows], fact_id=fact_rank[rows], asked_at=self.asked_at, asked_id=asked_rank
@@ -105,7 +111,7 @@ class _Questions:
     def _rank(self, table: str, id: str) -> tuple[Int64Array, Int64Array]:
         if (table, id) not in self._ranks and table != self.case.events:
             # Ids of another kind of thing cannot be compared with those of events: what is known at the very moment counts.
-            self._ranks[table, id] = np.zeros(len(self.tables[table]), dtype=np.int64), np.zeros(len(self.events), dtype=np.int64)
+            self._ranks[table, id] = np.zeros(len(self.tables[table]), dtype=np.int64), np.ones(len(self.events), dtype=np.int64)
         elif (table, id) not in self._ranks:
             both = pd.concat([self.tables[table][id], self.events["event_id"]], ignore_index=True)
             codes = pd.factorize(both, sort=True)[0].astype(np.int64)
@@ -180,6 +186,11 @@ def _take(values: npt.NDArray[np.float64], index: Int64Array) -> npt.NDArray[np.
 def _microseconds(instants: pd.Series) -> Int64Array:
     naive: Int64Array = instants.dt.as_unit("us").dt.tz_convert(None).to_numpy().astype("datetime64[us]").astype(np.int64)
     return naive
+
+
+def _array(values: pd.Series) -> npt.NDArray[Any]:
+    """A column as numpy has it: instants as datetime64[us] in UTC, since pandas would give an object for each."""
+    return _microseconds(values).view("datetime64[us]") if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
 
 
 def _typed(values: npt.NDArray[Any], column: Column) -> Any:

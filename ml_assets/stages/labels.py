@@ -43,13 +43,20 @@ def label_days(case: UseCase, events: pd.DataFrame, reports: pd.DataFrame | None
 
 
 def _reported(case: UseCase, label: Reported, events: pd.DataFrame, reports: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Reports when they come, and negatives when no report has come in time."""
-    first = reports.sort_values([label.known_at, "event_id"], kind="stable").drop_duplicates("event_id")
-    event_day = case.days_of(first[case.event_time])
-    yield _as_labels(case, first, event_day, pd.Series(1, index=first.index, dtype="int64"), first[label.known_at])
+    """Reports when they come, and negatives when no report has come in time.
+
+    A report that is repeated on another day is a label of that day too: whether there was one before may lie outside these days, and a
+    day must be the same however many are made with it.
+    """
+    told = reports.sort_values([label.known_at, "event_id"], kind="stable")
+    positives = _as_labels(
+        case, told, case.days_of(told[case.event_time]), pd.Series(1, index=told.index, dtype="int64"), told[label.known_at]
+    )
+    yield positives.drop_duplicates(["event_id", "day"])
     settled = events[case.event_time] + label.settled_after
-    reported_at = events["event_id"].map(first.set_index("event_id")[label.known_at])
-    silent = ~(reported_at <= settled)
+    # Not `map`, which takes reports without a row for numbers.
+    reported_at = told.drop_duplicates("event_id").set_index("event_id")[label.known_at].reindex(events["event_id"])
+    silent = ~(reported_at.set_axis(events.index) <= settled)
     negatives = events[silent]
     yield _as_labels(case, negatives, negatives["day"], pd.Series(0, index=negatives.index, dtype="int64"), settled[silent])
 
@@ -90,10 +97,16 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
 
 
 def latest_known(labels: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame:
-    """The label in force for each event at a moment: the last one known by then; by now when the moment is None."""
+    """The label in force for each event at a moment: the last one known by then; by now when the moment is None.
+
+    Where a label was only repeated, `known_at` and `day` are those of the first time.
+    """
     by_then = labels if as_of is None else labels[labels["known_at"] <= as_of]
-    known = by_then.sort_values(["known_at", "event_id"], kind="stable")
-    return known.drop_duplicates("event_id", keep="last")
+    known = by_then.sort_values("known_at", kind="stable")
+    repeated = known["event_id"].duplicated(keep=False).to_numpy(copy=True)
+    several = known[repeated]  # few: grouping all labels would take a second a million
+    repeated[repeated] = (several["label"] == several.groupby("event_id")["label"].shift()).to_numpy()
+    return known[~repeated].drop_duplicates("event_id", keep="last")
 
 
 def already_known(labels: pd.DataFrame, investigation: Investigation, *, day: Day, first: Day, case: UseCase) -> set[str]:

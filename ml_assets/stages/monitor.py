@@ -81,7 +81,9 @@ def performance(scores: pd.DataFrame, known: pd.DataFrame, *, first: Day, case: 
             )
         },
         "precision_at_top": (
-            precision_at_top(judged, judged["score"].to_numpy(), case.investigation) if case.investigation and both else float("nan")
+            precision_at_top(judged, judged["score"].to_numpy(), case.investigation)
+            if case.investigation and both
+            else float("nan")
         ),
     }
 

@@ -49,7 +49,10 @@ def candidate_in(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Can
         recipe=Recipe(
             family=model.family,
             training=Training(
-                parameters=recipe["parameters"], trees=recipe["trees"], operating=_operating(recipe["operating"]), seed=recipe["seed"]
+                parameters=recipe["parameters"],
+                trees=recipe["trees"],
+                operating=_operating(recipe["operating"]),
+                seed=recipe["seed"],
             ),
             inverse_penalty=recipe["inverse_penalty"],
             trials=tuple(TypeAdapter(Trial).validate_python(trial) for trial in manifest["trials"]),

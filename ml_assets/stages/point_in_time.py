@@ -28,24 +28,22 @@ def known_by(frame: pd.DataFrame, table: Table, moment: pd.Timestamp) -> pd.Data
 def look_ahead_findings(
     case: UseCase, features: pd.DataFrame, tables: Mapping[str, pd.DataFrame], days: Sequence[Day]
 ) -> dict[Day, list[Finding]]:
-    """For each day, the events at one moment of it (the median event's) are computed again from what was known by then."""
-    by_day = {
-        name: {str(day): rows for day, rows in frame.groupby("day", sort=False)}
-        for name, frame in tables.items()
-        if case.table(name).daily
-    }
+    """For each day, the events at one moment of it (the median event's) are computed again from what was known by then.
+
+    That world has the rows about entities of these events alone: a fact about another entity answers none of their questions.
+    """
+    about = {name: _About(frame, _entity_columns(case, name)) for name, frame in tables.items() if case.table(name).daily}
     found: dict[Day, list[Finding]] = {}
     for day, stored in features[features["day"].isin(days)].groupby("day", sort=False):
         moment = stored["event_time"].sort_values().iloc[len(stored) // 2]
         at_moment = stored[stored["event_time"] == moment]
+        asked = about[case.events].events(at_moment["event_id"], str(day))
+        first = shift(str(day), -case.lookback_days)
         world = {
-            name: known_by(
-                _last_days(by_day[name], frame, str(day), case.lookback_days) if name in by_day else frame, case.table(name), moment
-            )
+            name: known_by(about[name].rows(asked, first, str(day)) if name in about else frame, case.table(name), moment)
             for name, frame in tables.items()
         }
-        events = world[case.events]
-        again = compute(case, events[events["event_id"].isin(at_moment["event_id"])], world)
+        again = compute(case, known_by(asked, case.event_table, moment), world)
         found[str(day)] = [_finding(case, at_moment, again)]
     nothing = Finding(expectation=_SENTENCE, passed=True, severity=Severity.ERROR, observed="no events")
     return {day: found.get(day, [nothing]) for day in days}
@@ -77,7 +75,33 @@ def _first_difference(left: pd.Series, right: pd.Series) -> int:
     return int(np.argmin(same.to_numpy()))
 
 
-def _last_days(by_day: Mapping[str, pd.DataFrame], whole: pd.DataFrame, day: Day, count: int) -> pd.DataFrame:
-    """Rows of a day and of so many days before it."""
-    wanted = [by_day[key] for back in range(count, -1, -1) if (key := shift(day, -back)) in by_day]
-    return pd.concat(wanted, ignore_index=True) if wanted else whole.iloc[:0]
+def _entity_columns(case: UseCase, table: str) -> list[str]:
+    """By which columns of a table features ask; of an entity of several columns the first is enough to leave few rows."""
+    declared = case.features
+    entities = [entity for each in declared.trailing if each.fact.table == table for entity in each.entities]
+    entities += [each.entity for each in declared.latest if each.table == table]
+    return list(dict.fromkeys(entity[0] for entity in entities))
+
+
+class _About:
+    """A table, from which rows about some entities are taken many times."""
+
+    def __init__(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+        self._frame = frame
+        self._day = frame["day"].to_numpy(dtype="U10")
+        self._of_day = frame.groupby("day", sort=False).indices
+        self._about = {column: frame.groupby(column, sort=False).indices for column in columns}
+
+    def events(self, ids: pd.Series, day: Day) -> pd.DataFrame:
+        """The events of a day with these ids."""
+        of_day = self._frame.iloc[self._of_day[day]]
+        return of_day[of_day["event_id"].isin(ids)]
+
+    def rows(self, asked: pd.DataFrame, first: Day, last: Day) -> pd.DataFrame:
+        """Rows of some days about any entity of the events asked for, in the table's order."""
+        nothing = np.empty(0, dtype=np.int64)
+        found = [places.get(value, nothing) for column, places in self._about.items() for value in asked[column].unique()]
+        places = np.unique(np.concatenate([nothing, *found]))
+        kept = places[(self._day[places] >= first) & (self._day[places] <= last)]
+        found_rows: pd.DataFrame = self._frame.iloc[kept].reset_index(drop=True)
+        return found_rows

@@ -8,7 +8,7 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 
-from ml_assets.stages.inputs import FloatArray, categories, matrix
+from ml_assets.stages.inputs import FloatArray, IntArray, categories, matrix
 from ml_assets.use_case import Training
 
 REPRODUCIBLE = {"objective": "binary", "deterministic": True, "force_row_wise": True, "verbosity": -1}
@@ -65,11 +65,12 @@ def fit_trees(rows: pd.DataFrame, labels: FloatArray, *, names: Sequence[str], t
     Args:
         names: the features to use; those in `texts` are categories.
     """
-    known = {name: categories(rows, name) for name in texts}
+    kept, weight = thinned(np.arange(len(rows)), labels, training.kept_negatives)
+    chosen = rows if weight is None else rows.iloc[kept]
+    known = {name: categories(chosen, name) for name in texts}
     parameters = {**training.parameters, **REPRODUCIBLE, "seed": training.seed}
-    booster = lgb.train(
-        parameters, dataset(rows, labels, names=names, known=known, parameters=parameters), num_boost_round=training.trees
-    )
+    learned = dataset(chosen, labels[kept], names=names, known=known, parameters=parameters, weight=weight)
+    booster = lgb.train(parameters, learned, num_boost_round=training.trees)
     return Trees(inputs=tuple(names), known=known, text=booster.model_to_string())
 
 
@@ -93,3 +94,17 @@ def dataset(
         categorical_feature=[list(names).index(name) for name in known],
         params=dict(parameters),
     )
+
+
+def thinned(rows: IntArray, labels: FloatArray, kept_negatives: float) -> tuple[IntArray, FloatArray | None]:
+    """All positives and evenly spaced negatives, which stand for the others by their weight.
+
+    Returns:
+        Positions, ascending, and a weight for each; None for the weights where all rows are kept.
+    """
+    if kept_negatives >= 1:
+        return rows, None
+    negatives = rows[labels[rows] == 0]
+    kept = negatives[np.linspace(0, len(negatives) - 1, max(1, round(kept_negatives * len(negatives)))).astype(np.int64)]
+    chosen = np.sort(np.concatenate([rows[labels[rows] == 1], kept]))
+    return chosen, np.where(labels[chosen] == 1, 1.0, len(negatives) / len(kept))

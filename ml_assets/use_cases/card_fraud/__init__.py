@@ -52,9 +52,7 @@ CARD_FRAUD = UseCase(
     ),
     features=FEATURES,
     split=Split(weekday=WEDNESDAY, first_go_live="2018-07-04", holdout_days=14, embargo_days=7, minimum_training_days=35),
-    investigation=Investigation(
-        metric="card_precision_at_100", entity="customer_id", top=100, known_for=timedelta(days=7)
-    ),
+    investigation=Investigation(metric="card_precision_at_100", entity="customer_id", top=100, known_for=timedelta(days=7)),
     gate=Gate(
         floors={"average_precision": 0.40, "roc_auc": 0.75},
         margin=0.02,
@@ -72,23 +70,23 @@ CARD_FRAUD = UseCase(
     training=Training(
         parameters={
             "objective": "binary",
-            "learning_rate": 0.06,
+            "learning_rate": 0.04,
             "num_leaves": 31,
             "min_data_in_leaf": 100,
             "feature_fraction": 0.5,
             "lambda_l2": 5.0,
             "max_bin": 127,
         },
-        trees=150,
+        trees=220,
         operating=AlertsPerDay(alerts=100),
         seed=20180401,
+        kept_negatives=0.2,
         refit=True,
         search=Search(
             trials=10,
             folds=3,
             fold_days=7,
             gap_days=7,
-            kept_negatives=0.2,
             lightgbm=(
                 Range(name="learning_rate", low=0.03, high=0.15, log=True),
                 Range(name="num_leaves", low=8, high=63, log=True, whole=True),
@@ -102,4 +100,3 @@ CARD_FRAUD = UseCase(
     ),
     configure=for_own_files,
 )
-

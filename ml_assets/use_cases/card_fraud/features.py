@@ -34,6 +34,8 @@ TRAILING = (
     Trailing(fact=PAYMENT, entities=((*CUSTOMER, *TERMINAL),), windows=(30 * DAYS,), statistics=("count",)),
     Trailing(fact=SETTLED, entities=(CUSTOMER, TERMINAL), windows=WINDOWS, statistics=("count",)),
     Trailing(fact=FRAUD, entities=(CUSTOMER, TERMINAL), windows=WINDOWS, statistics=("count",)),
+    # A terminal whose first known fraud is long ago is sound again: thieves do not stay for ever.
+    Trailing(fact=FRAUD, entities=(CUSTOMER, TERMINAL), windows=(30 * DAYS,), statistics=("span",)),
     Trailing(fact=PLACE_X, entities=(CUSTOMER,), windows=(30 * DAYS,), statistics=("mean",)),
     Trailing(fact=PLACE_Y, entities=(CUSTOMER,), windows=(30 * DAYS,), statistics=("mean",)),
 )
@@ -66,6 +68,14 @@ ROW_COLUMNS = (
     *(
         _number(f"amount_to_{habit}", "ratio", "of the amount to the mean", nullable=True)
         for habit in ("customer_7d", "customer_30d", "terminal_7d", "terminal_30d")
+    ),
+    *(
+        _number(f"amount_to_earlier_{days}d", "ratio", "of the amount to the mean of the customer's other payments", nullable=True)
+        for days in (7, 30)
+    ),
+    *(
+        _number(f"variation_{days}d", "ratio", "standard deviation over mean of the customer's amounts", nullable=True)
+        for days in (3, 7, 30)
     ),
     *(
         _number(f"deviation_{days}d", "standard deviations", "of the amount from the customer's mean", nullable=True)
@@ -102,6 +112,8 @@ def row(columns: Arrays) -> dict[str, npt.NDArray[Any]]:
         **risks,
         **{f"amount_to_customer_{days}d": ratio(amount, customer("mean", days)) for days in (7, 30)},
         **{f"amount_to_terminal_{days}d": ratio(amount, columns[f"payment_mean_{days}d_by_terminal_id"]) for days in (7, 30)},
+        **{f"amount_to_earlier_{days}d": _to_earlier(amount, customer("count", days), customer("mean", days)) for days in (7, 30)},
+        **{f"variation_{days}d": ratio(customer("std", days), customer("mean", days)) for days in (3, 7, 30)},
         # A cent more, so that the first payment of a customer deviates by nothing.
         **{f"deviation_{days}d": (amount - customer("mean", days)) / (customer("std", days) + 1.0) for days in (7, 30)},
         **{f"mean_{days}d_to_30d": ratio(customer("mean", days), customer("mean", 30)) for days in (1, 3, 7)},
@@ -111,6 +123,12 @@ def row(columns: Arrays) -> dict[str, npt.NDArray[Any]]:
         )
         / 100,
     }
+
+
+def _to_earlier(amount: npt.NDArray[Any], count: npt.NDArray[Any], mean: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The amount over the mean of the others in the window, nan where there are none or they cost nothing."""
+    earlier = np.rint(mean * count) - amount
+    return ratio(amount * (count - 1), np.where(count > 1, earlier, 0.0))
 
 
 def _window(days: int) -> str:

@@ -4,12 +4,12 @@ Set `ML_ASSETS_CARD_FRAUD_FILES` to a TOML file that says where your Parquet or 
 this folder). Without it a bank is simulated: it delivers a CSV file a day, and the pipeline sees nothing else of it.
 """
 
+import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-import gzip
 
 import pandas as pd
 import pyarrow as pa
