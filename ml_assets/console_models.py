@@ -98,9 +98,9 @@ def print_change(case: UseCase, change: decisions.Change) -> None:
     )
     stale = []
     if change.scores:
-        stale.append(f"the scores of {len(change.scores):,} days ({change.scores[0]} to {change.scores[-1]})")
+        stale.append(f"the scores of {_counted(len(change.scores), 'day')} ({change.scores[0]} to {change.scores[-1]})")
     if change.weeks:
-        stale.append(f"{len(change.weeks):,} weeks from {change.weeks[0]} on, whose candidates have another champion to beat")
+        stale.append(f"{_counted(len(change.weeks), 'week')} from {change.weeks[0]} on, with another champion to beat")
     if stale:
         out.print(f"stale      {' and '.join(stale)}: [bold]ml-assets run {case.name}[/] makes them again")
     else:
@@ -199,6 +199,10 @@ def _state(version: decisions.Version) -> str:
         f"[green]in force since {each.first}[/]" if each.last is None else f"{each.first} to {each.last}"
         for each in version.periods
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _kind(decision: Decision) -> str:

@@ -278,12 +278,15 @@ class Slice:
     """A part of the hold-out on which a candidate must not be much worse than the champion.
 
     A number is cut at `edges`: below the first, between two, from the last on. A slice that is not `required` is shown and decides nothing.
+    With `of_positives` the column is one of the reports and says of which kind a positive is: its part are the positives of a kind and
+    all negatives.
     """
 
     column: str
     minimum_rows: int
     edges: tuple[float, ...] = ()
     required: bool = True
+    of_positives: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

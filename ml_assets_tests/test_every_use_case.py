@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import date
+from dataclasses import astuple, replace
+from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
@@ -12,8 +13,9 @@ import pytest
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages.features import columns_of
-from ml_assets.use_case import Column, DType, Table, UseCase, day_range
-from ml_assets.use_cases import USE_CASES, find
+from ml_assets.stages.search import DEFAULTS
+from ml_assets.use_case import AlertShare, Column, DType, Label, Range, Reported, Slice, Table, UseCase, day_range
+from ml_assets.use_cases import USE_CASES, configured, find
 
 every_case = pytest.mark.parametrize("case", USE_CASES, ids=lambda case: case.name)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -169,7 +171,8 @@ def features_are_declared(case: UseCase) -> Faults:
 
 def features_are_referred_to(case: UseCase) -> Faults:
     used = [("`climatology` of the case", name) for name in case.climatology]
-    used += [("a slice of the gate", each.column) for each in case.gate.slices]
+    used += [("`features` of the training", name) for name in case.training.features or ()]
+    used += [("a slice of the gate", each.column) for each in case.gate.slices if not each.of_positives]
     for where, name in used:
         if name not in case.features.names:
             yield f"{where} is {name!r}: add it to `columns` of the features, which has {', '.join(case.features.names[:15])}, …"
@@ -177,9 +180,32 @@ def features_are_referred_to(case: UseCase) -> Faults:
         yield "`climatology` of the case is empty: name the features whose rate is the simplest forecast"
 
 
+def slices_are_sound(case: UseCase) -> Faults:
+    for each in case.gate.slices:
+        where = f"the slice by {each.column!r}"
+        declared = next((column for column in case.features.columns if column.name == each.column), None)
+        if each.of_positives and not isinstance(case.label, Reported):
+            yield f"{where} is `of_positives`, a kind that reports tell, but the label of the case is no `Reported`"
+        if each.of_positives and isinstance(case.label, Reported):
+            for table in tables_named(case, case.label.table, "the label")[0]:
+                yield from missing(table, [each.column], where)
+        if declared is not None and (declared.dtype is DType.STRING) == bool(each.edges):
+            yield f"{where}: a number needs `edges` and a text has none; {each.column!r} is {declared.dtype.value}"
+        if any(low >= high for low, high in pairwise(each.edges)):
+            yield f"{where}: `edges` {each.edges} must rise"
+
+
 def label_is_sound(case: UseCase) -> Faults:
-    events, label = tables_named(case, case.events, "`events` of the case")[0], case.label
-    for table in events:
+    yield from (
+        reported_label_is_sound(case, case.label) if isinstance(case.label, Reported) else own_label_is_sound(case, case.label)
+    )
+    if case.label.latest_after.days < 1:
+        yield "`latest_after` of the label is less than a day: labels of late events would be lost"
+
+
+def own_label_is_sound(case: UseCase, label: Label) -> Faults:
+    """The label is a column of the event."""
+    for table in tables_named(case, case.events, "`events` of the case")[0]:
         yield from missing(table, [label.column, label.known_at, *label.entities], "the label")
         yield from of_type(table, label.known_at, DType.TIMESTAMP, "`known_at` of the label")
         yield from of_type(table, label.column, DType.INT64, "the label")
@@ -189,8 +215,89 @@ def label_is_sound(case: UseCase) -> Faults:
             yield f"the label {label.column!r} is declared as known from the start: set its `known_at` to {label.known_at!r}"
         if found is not None and (found.minimum, found.maximum) != (0, 1):
             yield f"the label {label.column!r} must be 0 or 1: set its `minimum` to 0 and its `maximum` to 1"
-    if label.latest_after.days < 1:
-        yield "`latest_after` of the label is less than a day: labels of late events would be lost"
+
+
+def reported_label_is_sound(case: UseCase, label: Reported) -> Faults:
+    """Positives are rows of a table of reports, negatives are events without one: both tell the entities."""
+    reports, faults = tables_named(case, label.table, "the label")
+    yield from faults
+    for table in tables_named(case, case.events, "`events` of the case")[0]:
+        yield from missing(table, label.entities, "an entity of the label")
+    for table in reports:
+        yield from missing(table, ["event_id", case.event_time, *label.entities, label.known_at], "the label")
+        yield from of_type(table, "event_id", DType.STRING, "the label")
+        for name in (case.event_time, label.known_at):
+            yield from of_type(table, name, DType.TIMESTAMP, "the label")
+        for name in label.entities:
+            for of_event in filter(None, [column(case.event_table, name)] if case.events != label.table else []):
+                yield from of_type(table, name, of_event.dtype, "an entity of the label")
+        if not table.daily or table.name == case.events:
+            yield f"the label is reported in table {table.name!r}: it must be `daily`, and not that of the events"
+        if table.key != ("event_id",):
+            yield f"the key of table {table.name!r} is {table.key}: a day has one report of an event, so make it ('event_id',)"
+        for each in table.columns:
+            if each.name not in table.key and each.known_at is None:
+                yield (
+                    f"column {table.name}.{each.name} is declared as known from the start, but a report is known at {label.known_at!r}: "
+                    f"set its `known_at` to {label.known_at!r}"
+                )
+            yield from known_in_time(table, each.name, label.known_at, "the label")
+    if not timedelta(0) < label.settled_after <= label.latest_after:
+        yield f"`settled_after` of the label is {label.settled_after}: it must be more than nothing and at most `latest_after`"
+    if case.split.embargo_days < label.settled_after.days:
+        yield (
+            f"`embargo_days` of the split is {case.split.embargo_days}, but negatives are settled after {label.settled_after.days} days: "
+            "the last days of the hold-out would be judged by their positives alone"
+        )
+
+
+def training_is_sound(case: UseCase) -> Faults:
+    told = case.training.features
+    if told is not None and len(set(told)) < max(1, len(told)):
+        yield "`features` of the training is empty or has a name twice: leave it out for all features"
+    if not 0 < case.training.kept_negatives <= 1:
+        yield f"`kept_negatives` of the training is {case.training.kept_negatives}: it is a share"
+    wanted = astuple(case.training.operating)
+    if min(wanted) < 0 or (isinstance(case.training.operating, AlertShare) and max(wanted) > 1):
+        yield f"`operating` of the training is {case.training.operating}: alerts and costs are not negative, and a share is at most 1"
+
+
+def search_is_sound(case: UseCase) -> Faults:
+    search, split = case.training.search, case.split
+    if search is None:
+        return
+    if isinstance(case.label, Reported) and search.gap_days + 1 < case.settled_days:
+        yield (
+            f"`gap_days` of the search is {search.gap_days}, but labels are settled {case.settled_days} days after their event's day: a "
+            "fold would learn from what nobody knew yet"
+        )
+    needed = search.folds * search.fold_days + search.gap_days + 1
+    if needed > split.minimum_training_days:
+        yield f"the folds of the search need {needed} days, but `minimum_training_days` of the split is {split.minimum_training_days}"
+    for family in search.families:
+        ranges = search.lightgbm if family == "lightgbm" else search.logistic
+        if not ranges:
+            yield f"the search has the family {family!r} but nothing to look for in it"
+        for each in ranges:
+            yield from range_is_sound(case, each, first=family == search.families[0])
+
+
+def range_is_sound(case: UseCase, searched: Range, *, first: bool) -> Faults:
+    where = f"the range of {searched.name!r}"
+    if not searched.low < searched.high or (searched.log and searched.low <= 0):
+        yield f"{where} goes from {searched.low} to {searched.high}: it must rise, and from above 0 where it is `log`"
+    declared = {**DEFAULTS, **case.training.parameters}.get(searched.name)
+    if first and (declared is None or not searched.low <= declared <= searched.high):
+        yield f"{where} goes from {searched.low} to {searched.high}, but the search begins with {declared}: see `parameters`"
+
+
+def investigation_is_sound(case: UseCase) -> Faults:
+    if case.investigation is None:
+        return
+    if case.investigation.entity not in case.label.entities:
+        yield f"the investigation is into {case.investigation.entity!r}: add it to `entities` of the label"
+    if case.investigation.top < 1 or case.investigation.known_for < timedelta(0):
+        yield "the investigation must be into one entity a day at least, and `known_for` not negative"
 
 
 def calendar_is_sound(case: UseCase) -> Faults:
@@ -220,7 +327,11 @@ RULES: tuple[Callable[[UseCase], Faults], ...] = (
     lookups_are_sound,
     features_are_declared,
     features_are_referred_to,
+    slices_are_sound,
     label_is_sound,
+    training_is_sound,
+    search_is_sound,
+    investigation_is_sound,
     calendar_is_sound,
 )
 
@@ -240,16 +351,32 @@ def test_definitions_load(case: UseCase) -> None:
     dg.Definitions.validate_loadable(defs)
     keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     wanted = [name for table in case.tables for name in (table.raw_name, table.name, table.rejected_name)]
-    wanted += ["labels", "features", "candidate_model", "evaluation_report", "deployed_model", "scores", "live_performance"]
+    wanted += [
+        "labels",
+        "features",
+        "candidate_model",
+        "evaluation_report",
+        "deployed_model",
+        "scores",
+        "live_performance",
+        "backtest",
+    ]
     assert keys == {f"{case.name}/{name}" for name in wanted}
 
 
 @every_case
 def test_the_case_is_found_by_its_name(case: UseCase) -> None:
-    assert find(case.name) is case
+    """No setting, no change."""
+    assert find(case.name, {}) is case
     assert [each.name for each in USE_CASES].count(case.name) == 1
     assert case.name.isidentifier()
     assert case.name == case.name.lower()
+
+
+def test_settings_make_all_cases_at_once_as_they_make_each() -> None:
+    assert configured({}) == USE_CASES
+    with pytest.raises(KeyError, match=", ".join(case.name for case in USE_CASES)):
+        find("nothing", {})
 
 
 def test_all_definitions_load_together() -> None:
@@ -281,20 +408,39 @@ def early(case: UseCase) -> UseCase:
     return changed(case, "features", trailing=(replace(first, fact=fact), *case.features.trailing[1:]))
 
 
-CASE = USE_CASES[0]
+def with_column(case: UseCase, table: str, name: str, **fields: Any) -> UseCase:
+    """The case with a column of a table declared otherwise."""
+    columns = tuple(replace(each, **fields) if each.name == name else each for each in case.table(table).columns)
+    return replace(case, tables=tuple(replace(each, columns=columns) if each.name == table else each for each in case.tables))
+
+
+def with_table(case: UseCase, table: str, **fields: Any) -> UseCase:
+    return replace(case, tables=tuple(replace(each, **fields) if each.name == table else each for each in case.tables))
+
+
+def searching(case: UseCase, **fields: Any) -> UseCase:
+    assert case.training.search is not None
+    return changed(case, "training", search=replace(case.training.search, **fields))
+
+
+CASE = next(case for case in USE_CASES if isinstance(case.label, Label))
+LABEL: Any = CASE.label
+REPORTED = next(case for case in USE_CASES if isinstance(case.label, Reported) and case.training.search and case.investigation)
+TOLD: Any = REPORTED.label
+UNKNOWN = Slice(column="nobody", minimum_rows=1)
 
 
 @pytest.mark.parametrize(
     ("broken", "rule", "words"),
     [
         (without(CASE, CASE.events, CASE.event_time), events_are_sound, [repr(CASE.event_time), "add it to `columns` of table"]),
-        (without(CASE, CASE.events, CASE.label.column), label_is_sound, ["the label refers to", repr(CASE.label.column)]),
+        (without(CASE, CASE.events, LABEL.column), label_is_sound, ["the label refers to", repr(LABEL.column)]),
         (without(CASE, CASE.events, CASE.event_table.key[0]), tables_are_sound, ["`key` of table", "add it to `columns`"]),
         (early(CASE), facts_are_sound, ["looks ahead", repr(CASE.event_time)]),
         (
-            changed(CASE, "features", event_columns=(*CASE.features.event_columns, CASE.label.column)),
+            changed(CASE, "features", event_columns=(*CASE.features.event_columns, LABEL.column)),
             events_are_sound,
-            [repr(CASE.label.column), "is known only at"],
+            [repr(LABEL.column), "is known only at"],
         ),
         (changed(CASE, "features", event_columns=()), facts_are_sound, ["add it to `event_columns`"]),
         (replace(CASE, climatology=("nobody",)), features_are_referred_to, ["'nobody'", "add it to `columns` of the features"]),
@@ -303,6 +449,64 @@ CASE = USE_CASES[0]
         (changed(CASE, "split", first_go_live=CASE.start), calendar_is_sound, ["days lie before `first_go_live`"]),
         (changed(CASE, "features", columns=CASE.features.columns * 2), columns_are_declared_once, ["more than once"]),
         (changed(CASE, "features", columns=CASE.features.columns[:5]), features_are_declared, ["not declared", "columns_of"]),
+        (changed(CASE, "training", features=("nobody",)), features_are_referred_to, ["`features` of the training", "'nobody'"]),
+        (changed(CASE, "training", features=()), training_is_sound, ["`features` of the training is empty"]),
+        (changed(CASE, "training", kept_negatives=0.0), training_is_sound, ["it is a share"]),
+        (changed(CASE, "training", operating=AlertShare(share=20)), training_is_sound, ["a share is at most 1"]),
+        (changed(CASE, "gate", slices=(UNKNOWN,)), features_are_referred_to, ["a slice of the gate is 'nobody'"]),
+        (changed(CASE, "gate", slices=(replace(UNKNOWN, of_positives=True),)), slices_are_sound, ["is no `Reported`"]),
+        (with_column(CASE, CASE.events, LABEL.column, known_at=None), label_is_sound, ["known from the start", LABEL.known_at]),
+        (with_column(CASE, CASE.events, LABEL.column, maximum=2), label_is_sound, ["must be 0 or 1"]),
+        (
+            changed(REPORTED, "label", table="nothing"),
+            label_is_sound,
+            ["the label refers to table 'nothing'", "add it to `tables`"],
+        ),
+        *(
+            (without(REPORTED, TOLD.table, name), label_is_sound, ["the label refers to column", repr(name), repr(TOLD.table)])
+            for name in ("event_id", REPORTED.event_time, TOLD.known_at, *TOLD.entities)
+        ),
+        (without(REPORTED, REPORTED.events, TOLD.entities[0]), label_is_sound, ["an entity of the label", repr(REPORTED.events)]),
+        (with_column(REPORTED, TOLD.table, TOLD.known_at, dtype=DType.STRING), label_is_sound, ["must be timestamp"]),
+        (with_column(REPORTED, TOLD.table, TOLD.entities[0], dtype=DType.INT64), label_is_sound, ["must be string"]),
+        (
+            with_column(REPORTED, TOLD.table, TOLD.entities[0], known_at=None),
+            label_is_sound,
+            [f"{TOLD.table}.{TOLD.entities[0]} is declared as known from the start", f"set its `known_at` to {TOLD.known_at!r}"],
+        ),
+        (
+            with_column(REPORTED, TOLD.table, TOLD.entities[0], known_at=REPORTED.event_time),
+            label_is_sound,
+            [f"is known at {REPORTED.event_time!r}"],
+        ),
+        (with_table(REPORTED, TOLD.table, daily=False), label_is_sound, ["must be `daily`"]),
+        (with_table(REPORTED, TOLD.table, key=(TOLD.known_at,)), label_is_sound, ["one report of an event"]),
+        (
+            changed(REPORTED, "label", settled_after=timedelta(days=90)),
+            label_is_sound,
+            ["`settled_after`", "at most `latest_after`"],
+        ),
+        (changed(REPORTED, "label", latest_after=timedelta(hours=1)), label_is_sound, ["less than a day"]),
+        (changed(REPORTED, "split", embargo_days=1), label_is_sound, ["`embargo_days`", "by their positives alone"]),
+        (changed(REPORTED, "gate", slices=(replace(UNKNOWN, of_positives=True),)), slices_are_sound, ["'nobody'", TOLD.table]),
+        (changed(REPORTED, "gate", slices=(replace(UNKNOWN, edges=(2, 1)),)), slices_are_sound, ["must rise"]),
+        (
+            changed(CASE, "gate", slices=(Slice(column=CASE.climatology[0], minimum_rows=1, edges=(1,)),)),
+            slices_are_sound,
+            ["`edges`"],
+        ),
+        (searching(REPORTED, gap_days=1), search_is_sound, ["`gap_days`", "nobody knew yet"]),
+        (searching(REPORTED, folds=99), search_is_sound, ["`minimum_training_days`"]),
+        (searching(REPORTED, logistic=()), search_is_sound, ["nothing to look for"]),
+        (
+            searching(REPORTED, lightgbm=(Range(name="num_leaves", low=900, high=999),)),
+            search_is_sound,
+            ["begins with", "num_leaves"],
+        ),
+        (searching(REPORTED, lightgbm=(Range(name="nobody", low=1, high=2),)), search_is_sound, ["begins with None"]),
+        (searching(REPORTED, logistic=(Range(name="inverse_penalty", low=0, high=9, log=True),)), search_is_sound, ["above 0"]),
+        (changed(REPORTED, "investigation", entity="nobody"), investigation_is_sound, ["'nobody'", "`entities` of the label"]),
+        (changed(REPORTED, "investigation", top=0), investigation_is_sound, ["one entity a day"]),
     ],
     ids=lambda value: getattr(value, "__name__", None) if callable(value) else "",
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from ml_assets.orchestration import daily, weekly
+from ml_assets.orchestration import backtest, daily, weekly
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
@@ -21,6 +21,7 @@ def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
     yield weekly.deployed_asset(case)
     yield daily.scores_asset(case)
     yield daily.live_performance_asset(case)
+    yield backtest.backtest_asset(case)
 
 
 def build_defs(

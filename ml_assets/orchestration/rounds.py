@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from ml_assets.orchestration import backtest
 from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, stale_days
@@ -116,6 +117,8 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
         runner.run(WEEKLY, first, last, title="models")
     if weeks:
         _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
+    if backtest.is_stale(case, runner.store):
+        runner.run([backtest.BACKTEST], WHOLE, WHOLE, title="weeks side by side")
 
 
 def daily_tables_of(case: UseCase, tables: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ class Week:
     week: Day
     report: Report
     in_force: str | None
+    days: tuple[Day, ...]
+    """Those that are scored."""
     live: dict[str, float] | None
 
 
@@ -60,7 +62,13 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
         days = [day for day in scored if week <= day <= shift(week, 6)]
         deployed = store.models.in_force(case.name, week)
         found.append(
-            Week(week=week, report=report, in_force=deployed and deployed[1], live=_live(case, store, days) if days else None)
+            Week(
+                week=week,
+                report=report,
+                in_force=deployed and deployed[1],
+                days=tuple(days),
+                live=_live(case, store, days) if days else None,
+            )
         )
     return found
 

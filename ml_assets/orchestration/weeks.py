@@ -15,7 +15,7 @@ from ml_assets.orchestration.store import Store
 from ml_assets.stages import evaluate, labels, package, train
 from ml_assets.stages.evaluate import Report
 from ml_assets.storage.tables import Entry, fingerprint
-from ml_assets.use_case import Day, UseCase, day_range, shift
+from ml_assets.use_case import Day, Reported, UseCase, day_range, shift
 
 CANDIDATE, REPORT, DEPLOYED = "candidate_model", "evaluation_report", "deployed_model"
 WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
@@ -141,6 +141,7 @@ class MatureEvents:
         self._case = case
         self._features = tables.read("features", tables.ledger("features", days))
         self._labels = tables.read("labels", tables.ledger("labels", days))
+        self._kinds = _kinds_of_positives(case, store, days)
 
     def rows(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
         """Events of these days whose label was known by then, with the column `label`."""
@@ -152,9 +153,22 @@ class MatureEvents:
     def to_judge(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
         """The same, without the events that are no news, and with the entity that is looked into."""
         rows, case = self.rows(days, known_by=known_by), self._case
+        if self._kinds is not None:
+            reported = self._kinds[self._kinds["known_at"] <= known_by].drop_duplicates("event_id").set_index("event_id")
+            rows = rows.assign(**{str(kind): rows["event_id"].map(reported[kind]) for kind in reported.columns.drop("known_at")})
         if case.investigation is None:
             return rows
         known = labels.latest_known(self._labels, known_by)
         entity = rows["event_id"].map(known.set_index("event_id")[case.investigation.entity])
         rows = rows.assign(**{case.investigation.entity: entity})
         return rows[labels.news(rows, known, first=min(days), case=case)]
+
+
+def _kinds_of_positives(case: UseCase, store: Store, days: Sequence[Day]) -> pd.DataFrame | None:
+    """What reports say about the kind of a positive, where slices ask for it: `event_id`, `known_at` and these columns."""
+    asked = [declared.column for declared in case.gate.slices if declared.of_positives]
+    if not asked or not isinstance(case.label, Reported):
+        return None
+    tables, table = store.tables(case), case.label.table
+    rows = tables.read(table, tables.ledger(table, days), columns=["event_id", case.label.known_at, *asked])
+    return rows.rename(columns={case.label.known_at: "known_at"}).sort_values("known_at", kind="stable")

@@ -12,7 +12,7 @@ from datetime import date
 import numpy as np
 
 from ml_assets.stages.pictures import INK, STYLES, png, sheet
-from ml_assets.stages.report import interval, number, template
+from ml_assets.stages.report import interval, number, table, template
 from ml_assets.use_case import Day
 
 UNKNOWN = "not known yet"
@@ -107,6 +107,33 @@ def render_weeks(weeks: Sequence[BacktestWeek], png: bytes, *, title: str) -> st
         metrics=metrics or [AVERAGE_PRECISION],
         weeks=[(week, list(_cells(week, metrics or [AVERAGE_PRECISION]))) for week in ordered],
     )
+
+
+def weeks_markdown(weeks: Sequence[BacktestWeek]) -> str:
+    """The figures of every week as a Markdown table."""
+    names = list(dict.fromkeys(name for week in weeks for name in week.live or {}))
+    head = [
+        "week",
+        "decision",
+        "candidate",
+        "champion",
+        "in force",
+        *(f"live {name.replace('_', ' ')}" for name in names),
+        "live baseline",
+    ]
+    rows = [
+        [
+            week.week,
+            "promoted" if week.promoted else "refused",
+            number(week.candidate),
+            number(week.champion),
+            week.model or "none",
+            *(UNKNOWN if week.live is None else number(week.live.get(name)) for name in names),
+            UNKNOWN if week.baseline_live is None else number(week.baseline_live),
+        ]
+        for week in _in_order(weeks)
+    ]
+    return table(head, rows)
 
 
 def headline(weeks: Sequence[BacktestWeek]) -> str:

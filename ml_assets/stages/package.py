@@ -53,6 +53,7 @@ def candidate_in(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Can
                 trees=recipe["trees"],
                 operating=_operating(recipe["operating"]),
                 seed=recipe["seed"],
+                kept_negatives=recipe.get("kept_negatives", 1.0),  # packages of before have none
             ),
             inverse_penalty=recipe["inverse_penalty"],
             trials=tuple(TypeAdapter(Trial).validate_python(trial) for trial in manifest["trials"]),
@@ -106,6 +107,7 @@ def manifest_of(
             "parameters": dict(candidate.recipe.training.parameters),
             "trees": candidate.recipe.training.trees,
             "seed": candidate.recipe.training.seed,
+            "kept_negatives": candidate.recipe.training.kept_negatives,
             "inverse_penalty": candidate.recipe.inverse_penalty,
             "operating": {"by": type(case.training.operating).__name__, **asdict(case.training.operating)},
         },

@@ -97,8 +97,8 @@ def summary_markdown(report: Report) -> str:
     parts = [
         f"**{_escape(headline(report))}**",
         _escape(comparison_in_words(report)),
-        _table(["", "Reason", "Observed", "Wanted"], reasons),
-        _table(["Metric", *(role.capitalize() for role, _ in roles)], metrics),
+        table(["", "Reason", "Observed", "Wanted"], reasons),
+        table(["Metric", *(role.capitalize() for role, _ in roles)], metrics),
         f"Hold-out {report.holdout_first} to {report.holdout_last}: {report.holdout_rows:,} rows, {report.positives:,} positives.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -109,7 +109,7 @@ def trials_markdown(trials: Sequence[Trial]) -> str:
     if not trials:
         return "No search: the recipe is the declared one.\n"
     rows = [list(map(_escape, astuple(row))) for row in trial_rows(trials)]
-    return _table(["Trial", "Average precision", "By fold", "Trees", "State", "Parameters"], rows) + "\n"
+    return table(["Trial", "Average precision", "By fold", "Trees", "State", "Parameters"], rows) + "\n"
 
 
 def trial_rows(trials: Sequence[Trial]) -> list[TrialRow]:
@@ -234,7 +234,8 @@ def _brief(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; what stands in it is escaped by who fills it."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 

@@ -50,7 +50,7 @@ def judge_slices(
     for declared in gate.slices:
         names, place = _parts(holdout, declared)
         for number, value in enumerate(names):
-            part = place == number
+            part = (place == number) | ((labels == 0) & declared.of_positives)
             if part.sum() < declared.minimum_rows or labels[part].min() == labels[part].max():
                 continue
             ours = float(average_precision_score(labels[part], candidate[part]))
@@ -71,7 +71,9 @@ def judge_slices(
 def _parts(holdout: pd.DataFrame, declared: Slice) -> tuple[list[str], IntArray]:
     """The names of a column's parts, and each row's place among them."""
     if not declared.edges:
-        values = holdout[declared.column].astype("str").fillna(MISSING_VALUE).to_numpy(dtype=str)
+        given = holdout[declared.column]
+        whole = given.astype("Int64") if pd.api.types.is_float_dtype(given) and not (given.dropna() % 1).any() else given
+        values = whole.astype("str").fillna(MISSING_VALUE).to_numpy(dtype=str)
         names, place = np.unique(values, return_inverse=True)
         return names.tolist(), place
     column = numbers(holdout, declared.column)

@@ -101,10 +101,8 @@ class Known:
 
         A fact with the time and id of a question is the event's own, which counts only with `itself`.
         """
-        if ago:
-            end = self.until(self.timeline.before(ago))
-        else:
-            end = self.end if itself else self.until(self.timeline.asked - self.timeline.own)
+        position = self.timeline.before(ago) if ago else self.timeline.asked - (self.timeline.own & (not itself))
+        end = self.until(position)
         found = end > self.until(np.zeros(len(end), dtype=np.int64))
         last = np.full(len(end), -1, dtype=np.int64)
         last[found] = self.row[end[found] - 1]

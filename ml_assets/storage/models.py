@@ -4,6 +4,7 @@ Belongs here: files that appear whole or not at all. Does not: what is inside a 
 
     models/<case>/<version>/         the files of a package and manifest.json; never changes
     reports/<case>/<week>            a link to the latest report of the week; replaced when a week is evaluated again
+    reports/<case>/backtest          ditto of all weeks
     deployments/<case>/<week>.json   what went live that week; a week in which the candidate was refused has none
     deployments/<case>/current.json  what is in force after all of them and all decisions of people: all that a scorer needs to read
     weeks/<case>/<kind>/<week>.json  what was made in a week and from what: the candidate, the evaluation
@@ -89,12 +90,20 @@ class ModelStore:
 
     def save_report(self, case: str, week: Day, json: str, html: str | None, pictures: Mapping[str, bytes]) -> Path:
         """Writes or replaces the report of a week: `report.json`, `report.html` and the pictures, all at once."""
-        link = self.root / "reports" / case / week
-        pages = {"report.json": json.encode(), **({"report.html": html.encode()} if html is not None else {}), **pictures}
+        return self._save_pages(
+            case, week, {"report.json": json.encode(), **({"report.html": html.encode()} if html is not None else {}), **pictures}
+        )
+
+    def save_page(self, case: str, name: str, html: str, pictures: Mapping[str, bytes]) -> Path:
+        """Writes or replaces a page about all weeks, `<name>.html`, and its pictures, all at once."""
+        return self._save_pages(case, name, {f"{name}.html": html.encode(), **pictures})
+
+    def _save_pages(self, case: str, place: str, pages: Mapping[str, bytes]) -> Path:
+        link = self.root / "reports" / case / place
         for name in pages:
             _require_inside(name)
         before = link.readlink() if link.is_symlink() else None
-        content = link.with_name(f".{week}-{uuid4().hex}")
+        content = link.with_name(f".{place}-{uuid4().hex}")
         publish(pages, content)
         # A directory that is not empty cannot be replaced in one step; a link to it can.
         switch(link, content.name)

@@ -1,4 +1,7 @@
-"""A small use case: four numbers and a category, with a signal that trees find and that days do not change."""
+"""A small use case: four numbers and a category, with a signal that trees find and that days do not change.
+
+`test_search` loads this file by its path in a process of its own, so that a search runs there on the same rows.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml_assets.use_case import Column, DType, Features, Gate, Label, Slice, Split, Table, Training, UseCase, day_range
+from ml_assets.use_case import AlertShare, Column, DType, Features, Gate, Label, Slice, Split, Table, Training, UseCase, day_range
 
 Rows = tuple[pd.DataFrame, np.ndarray]
 
@@ -17,8 +20,7 @@ def no_source(settings: Any) -> Any:
     raise AssertionError("nothing is read in these tests")
 
 
-@pytest.fixture
-def small_case() -> UseCase:
+def made_case() -> UseCase:
     columns = (
         Column(name="amount", dtype=DType.FLOAT64, nullable=True),
         Column(name="hour", dtype=DType.INT64),
@@ -69,27 +71,32 @@ def small_case() -> UseCase:
     )
 
 
-@pytest.fixture
+def made_events(first: str, last: str, seed: int = 0, per_day: int = 150) -> Rows:
+    """150 events a day with `day`, and their labels; a third is positive."""
+    days = day_range(first, last)
+    random = np.random.default_rng(seed)
+    count = per_day * len(days)
+    frame = pd.DataFrame(
+        {
+            "amount": np.where(random.random(count) < 0.1, np.nan, random.lognormal(3, 1, count)),
+            "hour": random.integers(0, 24, count),
+            "risk": random.normal(size=count),
+            "noise": random.normal(size=count),
+            "kind": pd.array(random.choice(["a", "b", "c"], count, p=[0.5, 0.3, 0.2]), dtype="str"),
+            "day": np.repeat(days, per_day),
+        }
+    )
+    frame.loc[random.random(count) < 0.05, "kind"] = None
+    # A valley in `risk`, which a linear baseline cannot follow.
+    logit = 2.2 * (frame["risk"].abs() - 1.1) + 0.8 * (frame["kind"] == "a") + 0.05 * (frame["hour"] - 12)
+    return frame, (random.random(count) < 1 / (1 + np.exp(-logit))).astype(np.int64).to_numpy()
+
+
+@pytest.fixture(scope="session")
+def small_case() -> UseCase:
+    return made_case()
+
+
+@pytest.fixture(scope="session")
 def events() -> Callable[..., Rows]:
-    """`events(first, last, seed)`: 150 events a day with `day`, and their labels; a third is positive."""
-
-    def made(first: str, last: str, seed: int = 0, per_day: int = 150) -> Rows:
-        days = day_range(first, last)
-        random = np.random.default_rng(seed)
-        count = per_day * len(days)
-        frame = pd.DataFrame(
-            {
-                "amount": np.where(random.random(count) < 0.1, np.nan, random.lognormal(3, 1, count)),
-                "hour": random.integers(0, 24, count),
-                "risk": random.normal(size=count),
-                "noise": random.normal(size=count),
-                "kind": pd.array(random.choice(["a", "b", "c"], count, p=[0.5, 0.3, 0.2]), dtype="str"),
-                "day": np.repeat(days, per_day),
-            }
-        )
-        frame.loc[random.random(count) < 0.05, "kind"] = None
-        # A valley in `risk`, which a linear baseline cannot follow.
-        logit = 2.2 * (frame["risk"].abs() - 1.1) + 0.8 * (frame["kind"] == "a") + 0.05 * (frame["hour"] - 12)
-        return frame, (random.random(count) < 1 / (1 + np.exp(-logit))).astype(np.int64).to_numpy()
-
-    return made
+    return made_events

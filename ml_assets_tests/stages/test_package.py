@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml_assets.stages.package import MODELS, TEST_EVENTS, files_of, manifest_of, model_in, wrong_answers
-from ml_assets.stages.train import Candidate, train_candidate
+from ml_assets.stages.package import (
+    MODELS,
+    SERVED,
+    TEST_EVENTS,
+    candidate_in,
+    files_of,
+    manifest_of,
+    model_in,
+    served_by,
+    wrong_answers,
+)
+from ml_assets.stages.train import Candidate, Recipe, by_recipe, train_candidate
+from ml_assets.stages.trials import Trial
 from ml_assets.storage.models import ModelStore
-from ml_assets.use_case import UseCase
+from ml_assets.use_case import AlertShare, AlertsPerDay, Costs, Operating, UseCase
 
 Packed = tuple[dict[str, bytes], dict[str, Any]]
 
@@ -135,3 +147,58 @@ def test_a_package_tells_where_it_comes_from(small_case: UseCase, candidate: Can
     assert (manifest["training_rows"], manifest["positives"]) == (candidate.training_rows, candidate.positives)
     assert [feature["name"] for feature in manifest["features"]] == small_case.features.names
     assert packed(small_case, candidate, holdout) == packed(small_case, candidate, holdout)
+
+
+@pytest.mark.parametrize(
+    "operating",
+    [AlertShare(share=0.1), AlertsPerDay(alerts=7), Costs(false_positive=1.5, false_negative=40)],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_candidate_comes_back_whole(
+    operating: Operating, small_case: UseCase, candidate: Candidate, holdout: pd.DataFrame, rows: tuple[pd.DataFrame, np.ndarray]
+) -> None:
+    """With the trials of its search, and the model that was fitted again on all rows."""
+    training = replace(small_case.training, operating=operating, kept_negatives=0.5)
+    trials = (
+        Trial(number=0, state="complete", value=0.5, family="lightgbm", parameters={"num_leaves": 7}, folds=(0.4, 0.6), trees=60),
+        Trial(
+            number=1,
+            state="pruned",
+            value=0.1,
+            family="logistic",
+            parameters={"inverse_penalty": 0.1 + 0.2},
+            folds=(0.1,),
+            trees=None,
+        ),
+    )
+    recipe = Recipe(family="lightgbm", training=training, inverse_penalty=0.3, trials=trials)
+    case = replace(small_case, training=training)
+    whole = replace(candidate, recipe=recipe, served=by_recipe(recipe, rows[0].iloc[:-200], rows[1][:-200], case=case))
+    files, manifest = packed(case, whole, holdout)
+
+    assert candidate_in(files, through_json(manifest)) == whole
+
+
+def test_the_model_that_was_fitted_again_is_the_one_that_answers(
+    small_case: UseCase, candidate: Candidate, holdout: pd.DataFrame, rows: tuple[pd.DataFrame, np.ndarray]
+) -> None:
+    again = replace(candidate, served=by_recipe(candidate.recipe, rows[0].iloc[:-200], rows[1][:-200], case=small_case))
+
+    files, manifest = packed(small_case, again, holdout)
+
+    assert (served_by(files), served_by(files_of(candidate))) == (SERVED, "candidate")
+    assert wrong_answers(files, manifest) == []
+    assert [event["score"] for event in manifest["test_events"]] == again.served.predict(holdout).tolist()[:TEST_EVENTS]
+    judged_alone = {name: content for name, content in files.items() if not name.startswith(SERVED)}
+    assert len(wrong_answers(judged_alone, manifest)) == TEST_EVENTS
+
+
+def test_a_package_holds_only_the_features_that_the_model_is_told(
+    small_case: UseCase, holdout: pd.DataFrame, rows: tuple[pd.DataFrame, np.ndarray]
+) -> None:
+    case = replace(small_case, training=replace(small_case.training, features=("risk", "kind")))
+    files, manifest = packed(case, train_candidate(*rows, rows[0]["day"], case=case), holdout)
+
+    assert {feature["name"] for feature in manifest["features"]} == {"risk", "kind"}
+    assert set(manifest["test_events"][0]["features"]) == {"risk", "kind"}
+    assert wrong_answers(files, through_json(manifest)) == []

@@ -1,6 +1,7 @@
 """Parts of a hold-out: values, bands of numbers, and what is too small to judge."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,3 +59,37 @@ def test_edges_must_rise() -> None:
 
 def test_bands_keep_the_digits_of_their_edges() -> None:
     assert bands([0.25, 1_000_000]) == ["below 0.25", "0.25 to 1,000,000", "from 1,000,000"]
+
+
+KINDS = Slice(column="scenario", minimum_rows=1, of_positives=True, required=False)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "names"),
+    [([1.0, 2.0, 3.0], {1.0: "1", 2.0: "2", 3.0: "3"}), (["stolen", "copied"], {"copied": "copied", "stolen": "stolen"})],
+    ids=["numbers", "texts"],
+)
+def test_a_kind_of_positives_is_judged_with_all_negatives(kinds: list[Any], names: dict[Any, str], small_case: UseCase) -> None:
+    """Some positives have no kind; no negative has one."""
+    _, labels, _ = judged(small_case, pd.DataFrame({"kind": ["a"] * ROWS}), Slice(column="kind", minimum_rows=1))
+    kind = pd.Series(np.resize([*kinds, None], ROWS)).where(labels == 1, None)
+    frame = pd.DataFrame({"scenario": kind.astype("float64" if isinstance(kinds[0], float) else "str")})
+
+    found, labels, scores = judged(small_case, frame, KINDS)
+
+    parts = {part.value: part for part in found}
+    assert list(parts) == sorted([*names.values(), "missing"])
+    for kind_of_part, name in names.items():
+        inside = (labels == 0) | (frame["scenario"] == kind_of_part).to_numpy(dtype=bool)
+        assert parts[name].rows == inside.sum()
+        assert parts[name].candidate == average_precision_score(labels[inside], scores[inside])
+    assert sum(part.rows for part in found) == ROWS + (len(parts) - 1) * (labels == 0).sum()
+
+
+def test_a_kind_without_positives_is_no_part(small_case: UseCase) -> None:
+    """Where every positive has its kind, what is missing are negatives alone."""
+    _, labels, _ = judged(small_case, pd.DataFrame({"kind": ["a"] * ROWS}), Slice(column="kind", minimum_rows=1))
+
+    found, _, _ = judged(small_case, pd.DataFrame({"scenario": np.where(labels == 1, 2.0, np.nan)}), KINDS)
+
+    assert [(part.value, part.rows) for part in found] == [("2", ROWS)]

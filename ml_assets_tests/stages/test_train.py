@@ -10,8 +10,10 @@ from sklearn.metrics import average_precision_score
 
 from ml_assets.stages import logistic
 from ml_assets.stages.model import Family, Model
-from ml_assets.stages.train import fit, operating_threshold, train_candidate
-from ml_assets.use_case import UseCase
+from ml_assets.stages.search import search_recipe
+from ml_assets.stages.threshold import operating_threshold
+from ml_assets.stages.train import by_recipe, fit, train_candidate
+from ml_assets.use_case import AlertShare, AlertsPerDay, Range, Search, UseCase
 
 FAMILIES: tuple[Family, ...] = ("lightgbm", "logistic", "climatology")
 Events = Callable[..., Any]
@@ -131,18 +133,6 @@ def test_the_baseline_sees_an_even_sample_of_many_rows(
     )
 
 
-@pytest.mark.parametrize(("share", "flagged"), [(0.1, 10), (0.001, 1), (1.0, 100), (0.0, 1)])
-def test_the_threshold_flags_the_share_and_one_row_at_least(share: float, flagged: int) -> None:
-    scores = np.random.default_rng(0).permutation(np.linspace(0, 1, 100))
-
-    assert (scores >= operating_threshold(scores, share)).sum() == flagged
-
-
-def test_a_threshold_needs_finite_scores() -> None:
-    with pytest.raises(ValueError, match="1 of 2"):
-        operating_threshold(np.array([0.5, np.nan]), 0.5)
-
-
 def test_a_candidate_learns_and_flags_about_its_share_of_days_it_has_not_seen(small_case: UseCase, events: Events) -> None:
     rows, labels = events("2024-01-01", "2024-02-09")
     later, truth = events("2024-02-10", "2024-02-23", seed=5)
@@ -162,7 +152,10 @@ def test_the_threshold_comes_from_days_the_rehearsal_has_not_seen(small_case: Us
     rows, labels = events("2024-01-01", "2024-01-28", per_day=60)
     later, _ = events("2024-03-01", "2024-03-20", seed=5)
     training = replace(
-        small_case.training, parameters={"num_leaves": 63, "min_data_in_leaf": 2, "num_threads": 1}, trees=200, operating=AlertShare(share=0.3)
+        small_case.training,
+        parameters={"num_leaves": 63, "min_data_in_leaf": 2, "num_threads": 1},
+        trees=200,
+        operating=AlertShare(share=0.3),
     )
     overfitted = replace(small_case, training=training)
 
@@ -172,3 +165,75 @@ def test_the_threshold_comes_from_days_the_rehearsal_has_not_seen(small_case: Us
     shares = [(found.model.predict(later) >= found.threshold).mean() for found in (honest, few_days)]
     assert shares[0] == pytest.approx(0.3, abs=0.06)
     assert shares[1] < shares[0] - 0.05
+
+
+def test_days_that_go_back_are_refused(small_case: UseCase, events: Events) -> None:
+    rows, labels = events("2024-01-01", "2024-01-14")
+    turned = rows.iloc[::-1]
+
+    with pytest.raises(ValueError, match="their days go back"):
+        train_candidate(turned, labels[::-1], turned["day"], case=small_case)
+
+
+@pytest.mark.parametrize("family", ["lightgbm", "logistic"])
+def test_a_model_is_told_the_features_of_the_training_and_no_others(family: Family, small_case: UseCase, events: Events) -> None:
+    rows, labels = events("2024-01-01", "2024-01-14")
+    told = ("risk", "kind")
+    case = replace(small_case, training=replace(small_case.training, features=told))
+
+    model = fitted(family, rows.drop(columns=["amount", "noise"]), labels, case)
+
+    assert model.inputs == told
+    assert model.predict(rows).tolist() == model.predict(rows[list(told)].iloc[::-1]).tolist()[::-1]
+
+
+SEARCH = Search(
+    trials=5,
+    folds=2,
+    fold_days=5,
+    gap_days=1,
+    lightgbm=(Range(name="learning_rate", low=0.03, high=0.3, log=True),),
+    logistic=(Range(name="inverse_penalty", low=1e-4, high=1.0, log=True),),
+    most_trees=30,
+    patience=5,
+)
+
+
+@pytest.mark.parametrize("family", ["lightgbm", "logistic"])
+def test_a_searched_candidate_is_the_best_recipe_on_all_rows_and_its_threshold_is_of_the_folds(
+    family: Any, small_case: UseCase, events: Events
+) -> None:
+    """So few rows that the logistic regression needs more penalty than the declared one."""
+    rows, labels = events("2024-01-01", "2024-01-28", per_day=6, seed=3)
+    training = replace(small_case.training, search=replace(SEARCH, families=(family,)), operating=AlertsPerDay(alerts=2))
+    case = replace(small_case, training=training)
+    found = search_recipe(rows, labels.astype(float), rows["day"], case=case, storage=None, name="a search")
+
+    candidate = train_candidate(rows, labels, rows["day"], case=case)
+
+    assert candidate.recipe.family == candidate.model.family == family
+    assert candidate.recipe.trials == found.trials
+    assert len(found.trials) == 5
+    alone = fit(
+        family,
+        rows,
+        labels,
+        features=case.features,
+        training=found.training,
+        climatology=(),
+        inverse_penalty=found.inverse_penalty,
+    )
+    assert candidate.model.to_files() == alone.to_files() != fitted(family, rows, labels, case).to_files()
+    assert candidate.threshold == operating_threshold(found.scores, found.labels, found.days, AlertsPerDay(alerts=2))
+
+
+def test_a_recipe_on_more_rows_is_another_model_by_the_same_parameters(small_case: UseCase, events: Events) -> None:
+    rows, labels = events("2024-01-01", "2024-02-09")
+    candidate = train_candidate(rows.iloc[:-750], labels[:-750], rows["day"].iloc[:-750], case=small_case)
+
+    again, served = (
+        by_recipe(candidate.recipe, *part, case=small_case) for part in ((rows.iloc[:-750], labels[:-750]), (rows, labels))
+    )
+
+    assert again.to_files() == candidate.model.to_files()
+    assert served.to_files() == fitted("lightgbm", rows, labels, small_case).to_files()

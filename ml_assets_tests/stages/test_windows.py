@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.stages.windows import Int64Array, Known, Timeline, ratio, trailing
+from ml_assets.stages.windows import Int64Array, Known, Timeline, ratio, span, trailing
 
 MICROSECOND = timedelta(microseconds=1)
 WINDOWS = tuple(MICROSECOND * count for count in (0, 1, 2, 5, 1000))
@@ -183,3 +183,30 @@ def test_a_mean_over_nothing_is_undefined() -> None:
 
     assert answer[0] == 1.5
     assert np.isnan(answer[1:]).all()
+
+
+@given(worlds(), st.sampled_from(WINDOWS))
+@SMALL
+def test_the_span_is_the_age_of_the_oldest_fact_in_the_window(world: World, window: timedelta) -> None:
+    width = window // MICROSECOND
+    oldest = [
+        max(
+            (question[0] - fact[0] for fact in world.facts if counting(fact, question) and fact[0] > question[0] - width),
+            default=-1,
+        )
+        for question in world.questions
+    ]
+
+    assert span(world.known(), (window,))[window].tolist() == oldest
+
+
+@given(worlds())
+@SMALL
+def test_without_itself_the_latest_is_the_one_before_the_fact_of_the_same_time_and_id(world: World) -> None:
+    """A fact of another entity, or of the same one at the same moment with another id, is not the event's own."""
+    others = []
+    for question in world.questions:
+        seen = [(fact[:2], at) for at, fact in enumerate(world.facts) if counting(fact, question) and fact[:2] != question[:2]]
+        others.append(max(seen)[1] if seen else -1)
+
+    assert world.known().latest(itself=False).tolist() == others

@@ -62,6 +62,7 @@ CARD_FRAUD = UseCase(
             Slice(column="amount", minimum_rows=2000, edges=(2_000, 5_000, 10_000, 22_000)),
             Slice(column="hour", minimum_rows=2000, edges=(7, 12, 18), required=False),
             Slice(column="payment_span_30d_by_customer_id", minimum_rows=2000, edges=(7, 20, 29), required=False),
+            Slice(column="scenario", minimum_rows=2000, required=False, of_positives=True),
         ),
         slice_margin=0.10,
         max_model_megabytes=20,
