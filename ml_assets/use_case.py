@@ -144,8 +144,8 @@ class Fact:
     known_at: str
     unit: str
     id: str = "event_id"
-    known_within: timedelta = timedelta(0)
-    """`known_at` lies at most this long after the day of the row, where that is more than two days."""
+    known_within: timedelta | None = None
+    """`known_at` lies at most this long after the end of the row's day; None for up to two days, of which nobody has said how many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +185,8 @@ class Latest:
     within: timedelta = timedelta(days=1)
     itself: bool = True
     """Whether the event's own row counts, where it is known at the event; without it, the latest is the one before."""
+    known_within: timedelta | None = None
+    """As `Fact.known_within`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,8 +215,13 @@ class Features:
     @property
     def lookback(self) -> timedelta:
         """The longest way back that a feature looks."""
-        windows = [window + trailing.fact.known_within for trailing in self.trailing for window in trailing.windows]
-        return max([*windows, *(latest.within + latest.change_over for latest in self.latest)], default=timedelta(0))
+        return max((window + (known_within or timedelta(0)) for _, window, known_within in self.looks), default=timedelta(0))
+
+    @property
+    def looks(self) -> list[tuple[str, timedelta, timedelta | None]]:
+        """Each look back: the table, how far, and how long after its day a row is known."""
+        facts = [(each.fact.table, window, each.fact.known_within) for each in self.trailing for window in each.windows]
+        return [*facts, *((each.table, each.within + each.change_over, each.known_within) for each in self.latest)]
 
     @property
     def names(self) -> list[str]:
@@ -445,8 +452,23 @@ class UseCase:
 
     @property
     def lookback_days(self) -> int:
-        """Whole days before an event's day that its features may need: the longest window, and the part of a day before it."""
-        return self.features.lookback.days + 2
+        """Whole days before an event's day that its features may need, of any table."""
+        return max((self.lookback_days_of(table.name) for table in self.daily_tables), default=0)
+
+    def lookback_days_of(self, table: str) -> int:
+        """Whole days before an event's day whose rows of a table its features may need.
+
+        Where it is declared how long after its day a row is known, these are the days that a window can reach and no others.
+        """
+        changed_clock = timedelta(hours=0 if self.timezone == "UTC" else 1)
+        return max(
+            (
+                window.days + 2 if known_within is None else -(-(window + known_within + changed_clock) // timedelta(days=1))
+                for of_table, window, known_within in self.features.looks
+                if of_table == table
+            ),
+            default=0,
+        )
 
     @property
     def label_lookback_days(self) -> int:

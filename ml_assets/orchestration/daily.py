@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
-from ml_assets.orchestration.planning import LONGEST_WEEK, Recipe, expected_inputs, recipes
+from ml_assets.orchestration.planning import Recipe, expected_inputs, known_back, recipes
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
+from ml_assets.orchestration.staleness import observations, observations_after, provenance_tags, seen_by_now
 from ml_assets.orchestration.store import Store
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
@@ -165,7 +166,7 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
     )
 
     def make(days: Days) -> Iterator[Made]:
-        sources = {table.name: days.around(table.name, back=case.lookback_days) for table in case.daily_tables}
+        sources = {table.name: days.around(table.name, back=case.lookback_days_of(table.name)) for table in case.daily_tables}
         sources |= {table.name: days.tables.read(table.name, [WHOLE]) for table in case.dimensions}
         events = sources[case.events]
         rows = features.compute(case, events[events["day"].isin(days.ready)], sources)
@@ -225,7 +226,6 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         schemas={"scores": columns},
         group="scores",
         bound="features",
-        also=[dg.AssetDep([case.name, "deployed_model"], partition_mapping=days_back(0))],
     )
 
 
@@ -235,8 +235,7 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = monitor.PERFORMANCE_COLUMNS
 
     def make(days: Days) -> Iterator[Made]:
-        back = LONGEST_WEEK + case.investigation.known_for.days if case.investigation else 0
-        known = labels.latest_known(days.around("labels", back=back, ahead=case.label_lookback_days), None)
+        known = labels.latest_known(days.around("labels", back=known_back(case), ahead=case.label_lookback_days), None)
         first = {day: case.week_of(day) for day in days.ready}
         rows = monitor.daily_performance(days.tables.read("scores", days.ready), known, first, case=case)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])
@@ -274,7 +273,6 @@ def _stage(
     group: str,
     schemas: Mapping[str, Sequence[Column]] | None = None,
     daily: bool = True,
-    also: Sequence[dg.AssetDep] = (),
     bound: str | None = None,
 ) -> dg.AssetsDefinition:
     """An asset step over a range: reads what is ready, makes it, publishes the good days of each table."""
@@ -290,7 +288,7 @@ def _stage(
         specs=[
             dg.AssetSpec(
                 [case.name, table],
-                deps=[*_deps(case, known, daily=daily), *also],
+                deps=[*_deps(case, known, daily=daily)],
                 description=_DESCRIPTIONS.get(_kind_of(case, table), ""),
                 group_name=f"{case.name}/{'rejected' if _kind_of(case, table) == 'rejected' else group}",
                 kinds=kinds,
@@ -306,12 +304,16 @@ def _stage(
     )
     def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
         asked = list(context.partition_keys) if daily else [WHOLE]
+        yield from observations(case, store, context.instance, known, asked)
+        seen = seen_by_now(case, context.instance, known)  # before the ledgers are read: what comes in between is news
         inputs, held_back = expected_inputs(case, store, known, asked)
+        provenance = provenance_tags(case, store, known, list(inputs), seen)
         log = context.log.info
         days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, log=log)
         for part in days.parts(by=bound, columns=len(case.features.columns)):
             for made in make(part):
-                yield from publish(context, days.tables, made, specs[made.table])
+                yield from publish(context, days.tables, made, specs[made.table], provenance)
+        yield from observations_after(case, store, context.instance, recipe, asked)
         for table, checks_of_table in specs.items():
             yield from not_made(context, held_back, checks_of_table)
             yield from outputs(case.name, table, checks_of_table)
@@ -323,6 +325,8 @@ def _deps(case: UseCase, recipe: Recipe, *, daily: bool) -> Iterator[dg.AssetDep
     for each in recipe.inputs:
         mapping = None if each.whole or not daily else days_back(each.back, ahead=each.ahead)
         yield dg.AssetDep([case.name, each.table], partition_mapping=mapping)
+    for name in (*recipe.also_from, *([recipe.also_named] if recipe.also else [])):
+        yield dg.AssetDep([case.name, name], partition_mapping=days_back(0) if daily else None)
 
 
 def _raw_column(name: str) -> Column:

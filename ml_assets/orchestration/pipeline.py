@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from ml_assets.orchestration import backtest, daily, weekly
+from ml_assets.orchestration import backtest, daily, staleness, weekly
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
@@ -29,7 +29,10 @@ def build_defs(
 ) -> dg.Definitions:
     """Definitions for these use cases, everything under one store."""
     return dg.Definitions(
-        assets=[asset for case in cases for asset in pipeline(case)],
+        assets=[
+            *(asset for case in cases for asset in pipeline(case)),
+            *(spec for case in cases for spec in staleness.observed_assets(case)),
+        ],
         resources={"store": store or Store()},
         executor=dg.in_process_executor,
         loggers=dict(loggers) if loggers else None,

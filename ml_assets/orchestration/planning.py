@@ -61,6 +61,10 @@ class Recipe:
     inputs: tuple[Input, ...]
     code: str
     also: Callable[[Store, Sequence[Day]], Mapping[Day, str]] | None = None
+    also_named: str = ""
+    """What `also` looks at, in a word: Dagster knows it as an asset of its own (`staleness`)."""
+    also_from: tuple[str, ...] = ()
+    """Further assets that decide through `also`, beside the inputs that are not hashed."""
     missing: str = ""
     """Why a day cannot be made when `also` says nothing about it."""
 
@@ -97,13 +101,18 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
             fingerprint(table.columns, table.key, table.expectations, table.max_rejected_share),
         )
         code = code_of(ingest, quality, table.source) + delivered
-        found.append(Recipe(table=table.raw_name, inputs=(), code=code, also=_source_versions(case, table.name)))
+        versions = _source_versions(case, table.name)
+        found.append(Recipe(table=table.raw_name, inputs=(), code=code, also=versions, also_named=f"delivered_{table.name}"))
         raw = Input(table=table.raw_name, whole=not table.daily)
         found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive) + delivered + columns))
-    told = (case.events, case.label.table) if isinstance(case.label, Reported) else (case.events,)
-    known = tuple(Input(table=table, back=case.settled_days) for table in told)
-    found.append(Recipe(table="labels", inputs=known, code=code_of(labels, quality) + fingerprint(case.label)))
-    seen = tuple(Input(table=table.name, back=case.lookback_days) for table in case.daily_tables)
+    settling, code = Input(table=case.events, back=case.settled_days), code_of(labels, quality) + fingerprint(case.label)
+    if isinstance(case.label, Reported):
+        told = Input(table=case.label.table, back=case.settled_days, hashed=False)
+        decides = _deciding_reports(case, case.label)
+        found.append(Recipe(table="labels", inputs=(settling, told), code=code, also=decides, also_named="deciding_reports"))
+    else:
+        found.append(Recipe(table="labels", inputs=(settling,), code=code))
+    seen = tuple(Input(table=table.name, back=case.lookback_days_of(table.name)) for table in case.daily_tables)
     dimensions = tuple(Input(table=table.name, whole=True) for table in case.dimensions)
     code = code_of(features, windows, point_in_time, quality, case.features.row) + fingerprint(case.features.columns)
     found.append(Recipe(table="features", inputs=(*seen, *dimensions), code=code))
@@ -113,15 +122,21 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
             inputs=(Input(table="features"),),
             code=code_of(score, model, package, quality),
             also=_model_in_force(case),
+            also_named="model_in_force",
+            also_from=("deployed_model",),
             missing="no model was in force on this day",
         )
     )
     found.append(
         Recipe(
             table="live_performance",
-            inputs=(Input(table="scores"), Input(table="labels", ahead=case.label_lookback_days, required=False, hashed=False)),
+            inputs=(
+                Input(table="scores"),
+                Input(table="labels", back=known_back(case), ahead=case.label_lookback_days, required=False, hashed=False),
+            ),
             code=code_of(monitor, labels, quality) + fingerprint(case.investigation),
             also=_settled_labels(case),
+            also_named="outcomes",
             missing="no model was in force on this day, or some of its labels are not known yet",
         )
     )
@@ -144,14 +159,33 @@ def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
     return versions
 
 
+def _deciding_reports(case: UseCase, label: Reported) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    """For each day a hash of the reports that decide what its labels are."""
+
+    def decided(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        tables = store.tables(case)
+        around = {shift(day, -offset) for day in days for offset in range(case.settled_days + 1)}
+        published = sorted(set(tables.ledger(label.table)) & around)
+        if not published:
+            return dict.fromkeys(days, "no reports")
+        found = labels.deciding_reports(case, label, tables.read(label.table, published))
+        return {day: content for day, (_, content) in content_hashes(found, days).items()}
+
+    return decided
+
+
+def known_back(case: UseCase) -> int:
+    """Days before an event's day on which the labels became known that tell whether its entity was known as positive."""
+    return case.investigation.known_for.days + LONGEST_WEEK if case.investigation else 0
+
+
 def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
     """For each scored day whose events all have a label, a hash of these labels and of the entities known as positive before."""
 
     def settled(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
         tables = store.tables(case)
         scored, live = tables.ledger("scores", days), _model_in_force(case)(store, days)
-        back = case.investigation.known_for.days + LONGEST_WEEK if case.investigation else 0
-        around = {shift(day, offset) for day in scored for offset in range(-back, case.label_lookback_days + 1)}
+        around = {shift(day, offset) for day in scored for offset in range(-known_back(case), case.label_lookback_days + 1)}
         published = sorted(set(tables.ledger("labels")) & around)
         if not published:
             return {}
@@ -168,9 +202,11 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
 
 
 def _known_positives(case: UseCase, known: pd.DataFrame, day: Day) -> list[str]:
+    """Of the entities that have events on a day, those known as positive before it."""
     if case.investigation is None:
         return []
-    return sorted(labels.already_known(known, case.investigation, day=day, first=case.week_of(day), case=case))
+    here = set(known.loc[known["event_day"] == day, case.investigation.entity])
+    return sorted(here & labels.already_known(known, case.investigation, day=day, first=case.week_of(day), case=case))
 
 
 def _not_published(recipe: Recipe, ledgers: Mapping[str, Mapping[Day, Entry]], day: Day) -> str | None:

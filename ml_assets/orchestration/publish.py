@@ -36,7 +36,7 @@ _MOST_COLUMNS_REPEATED = 40
 _REPORTED_ELSEWHERE = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 """On an output: downstream steps may go on, but do not mark the whole range as materialised."""
 
-Event = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
+Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation | dg.Output[None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +73,14 @@ def check_spec(
         return dg.AssetCheckSpec(name, asset=[case.name, table], description=description, blocking=True, partitions_def=partitions)
 
 
-def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, checks: Sequence[dg.AssetCheckSpec]) -> Iterator[Event]:
-    """Commit the good days and report every day that was asked for."""
+def publish(
+    context: dg.AssetExecutionContext,
+    tables: Tables,
+    made: Made,
+    checks: Sequence[dg.AssetCheckSpec],
+    provenance: Mapping[Day, Mapping[str, str]],
+) -> Iterator[Event]:
+    """Commit the good days and report every day that was asked for, with the tags that say what it was made from."""
     key = dg.AssetKey([tables.case, made.table])
     good = made.good
     started = time.monotonic()
@@ -88,7 +94,7 @@ def publish(context: dg.AssetExecutionContext, tables: Tables, made: Made, check
     )
     metadata = _metadata(rows, made, entries)
     for day, entry in entries.items():
-        tags = {DATA_VERSION_TAG: entry.content}
+        tags = {DATA_VERSION_TAG: entry.content, **provenance[day]}
         yield dg.AssetMaterialization(key, partition=_partition(context, day), metadata=metadata[day], tags=tags)
     targets = latest_materializations(context, key) if checks else {}
     for spec in checks:

@@ -16,6 +16,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from ml_assets.orchestration.decisions import champion_before, record_gate_decision
 from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
+from ml_assets.orchestration.staleness import observations_after
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, MatureEvents, WeekPlan, evaluation_inputs, plan
 from ml_assets.stages import evaluate, monitor, package, train
@@ -250,6 +251,7 @@ def _weekly(
                 description=outcome.finding,
                 metadata=dict(outcome.evidence),
             )
+        yield from observations_after(case, store, context.instance, name, context.partition_keys)
         yield from outputs(case.name, name, [check])
 
     return step

@@ -35,8 +35,8 @@ def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame
     columns |= dict(_derived(case, events, tables))
     columns |= declared.row(columns)
     kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
-    head = {"event_id": events["event_id"], "event_time": events[case.event_time], "day": events["day"]}
-    return pd.DataFrame({name: np.asarray(values) if name != "event_time" else values for name, values in (head | kept).items()})
+    head = {"event_id": events["event_id"].array, "event_time": events[case.event_time].array, "day": events["day"].array}
+    return pd.DataFrame(head | kept, copy=False)  # a copy would gather the numbers in one block, and double the memory
 
 
 def columns_of(trailing: Sequence[Trailing], latest: Sequence[Latest], lookups: Sequence[Lookup]) -> tuple[Column, ...]:
@@ -101,10 +101,13 @@ class _Questions:
         """One whole number for each entity, the same in facts and events; -1 where a part of it is missing."""
         if (table, entity) not in self._entities:
             facts = self.tables[table]
-            codes = np.zeros(len(facts) + len(self.events), dtype=np.int64)
-            for column in entity:
-                part, seen = pd.factorize(pd.concat([facts[column], self.events[column]], ignore_index=True))
-                codes = np.where((codes < 0) | (part < 0), -1, codes * max(len(seen), 1) + part)
+            if len(entity) == 1:
+                codes, _ = pd.factorize(pd.concat([facts[entity[0]], self.events[entity[0]]], ignore_index=True))
+            else:
+                parts = [np.concatenate(self._entity(table, (column,))) for column in entity]
+                codes = parts[0]
+                for part in parts[1:]:
+                    codes = np.where((codes < 0) | (part < 0), -1, codes * (part.max(initial=0) + 1) + part)
             self._entities[table, entity] = codes[: len(facts)], codes[len(facts) :]
         return self._entities[table, entity]
 
@@ -125,31 +128,35 @@ def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tupl
     for entity in declared.entities:
         known, rows = questions.about(fact.table, entity, known_at=fact.known_at, value=fact.value, id=fact.id)
         values = questions.tables[fact.table][fact.value].to_numpy()[rows].astype(np.int64)
-        answers = trailing(known, values, declared.windows)
-        for statistic in declared.statistics:
-            if isinstance(statistic, Share):
-                shares = trailing(known, (values >= statistic.at_least).astype(np.int64), declared.windows)
-            if statistic == "std":
-                squares = trailing(known, values * values, declared.windows)
-            if statistic == "span":
-                ages = span(known, declared.windows)
-            for window in declared.windows:
-                count, total = answers[window]
+        wanted = _summed(declared.statistics, values)
+        answers = trailing(known, list(wanted.values()), declared.windows)
+        ages = span(known, declared.windows) if "span" in declared.statistics else {}
+        for window in declared.windows:
+            count, *sums = answers[window]
+            total = dict(zip(wanted, sums, strict=True))
+            for statistic in declared.statistics:
                 match statistic:
                     case "count":
                         answer: npt.NDArray[Any] = count.astype(np.float64)
                     case "sum":
-                        answer = total.astype(np.float64)
+                        answer = total[""].astype(np.float64)
                     case "mean":
-                        answer = ratio(total, count)
+                        answer = ratio(total[""], count)
                     case "std":
-                        mean = ratio(total, count)
-                        answer = np.sqrt(np.maximum(ratio(squares[window][1], count) - mean * mean, 0.0))
+                        mean = ratio(total[""], count)
+                        answer = np.sqrt(np.maximum(ratio(total["square"], count) - mean * mean, 0.0))
                     case "span":
                         answer = np.where(ages[window] >= 0, ages[window] / MICROSECONDS_A_DAY, np.nan)
                     case Share():
-                        answer = ratio(shares[window][1], count)
+                        answer = ratio(total[statistic.name], count)
                 yield _trailing_name(fact, statistic, window, entity), answer
+
+
+def _summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64Array]:
+    """What has to be summed for some statistics: nothing for counts."""
+    wanted = {"": values} if {"sum", "mean", "std"} & {each for each in statistics if isinstance(each, str)} else {}
+    wanted |= {"square": values * values} if "std" in statistics else {}
+    return wanted | {each.name: (values >= each.at_least).astype(np.int64) for each in statistics if isinstance(each, Share)}
 
 
 def _latest_values(declared: Latest, questions: _Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -159,10 +166,11 @@ def _latest_values(declared: Latest, questions: _Questions) -> Iterator[tuple[st
     )
     known_at = _microseconds(facts[declared.known_at])[rows].astype(np.float64)
     now, age = _within(known.latest(itself=declared.itself), known_at, questions.asked_at, declared.within)
-    then = questions.asked_at - declared.change_over // timedelta(microseconds=1)
-    before, _ = _within(known.latest(declared.change_over), known_at, then, declared.within)
     for value in declared.values:
         yield f"{declared.name}_{value}", _take(facts[value].to_numpy(dtype=np.float64)[rows], now)
+    if declared.changes:
+        then = questions.asked_at - declared.change_over // timedelta(microseconds=1)
+        before, _ = _within(known.latest(declared.change_over), known_at, then, declared.within)
     for value in declared.changes:
         values = facts[value].to_numpy(dtype=np.float64)[rows]
         yield f"{declared.name}_{value}_change", _take(values, now) - _take(values, before)

@@ -61,6 +61,26 @@ def _reported(case: UseCase, label: Reported, events: pd.DataFrame, reports: pd.
     yield _as_labels(case, negatives, negatives["day"], pd.Series(0, index=negatives.index, dtype="int64"), settled[silent])
 
 
+def deciding_reports(case: UseCase, label: Reported, reports: pd.DataFrame) -> pd.DataFrame:
+    """What of the reports decides the labels of each `day`: those that became known on it, and those that an event which would have
+    settled on it was reported by. A report that comes after its event has settled decides the day of the report alone.
+
+    Args:
+        reports: rows of its table for some days, and for the `settled_days` before each of them.
+    """
+    told = reports[["event_id", case.event_time, label.known_at, *label.entities]].sort_values([label.known_at, "event_id"])
+    settled = told[case.event_time] + label.settled_after
+    in_time = told[label.known_at] <= settled
+    again = told[told["event_id"].duplicated(keep=False)]
+    repeated = again.merge(again[["event_id", label.known_at]], on="event_id", suffixes=("", "_again"))
+    parts = [
+        told.assign(day=case.days_of(told[label.known_at])),
+        told[in_time].assign(day=case.days_of(settled[in_time])),
+        repeated[told.columns].assign(day=case.days_of(repeated[f"{label.known_at}_again"])),
+    ]
+    return pd.concat(parts).drop_duplicates().sort_values(["day", label.known_at, "event_id"], ignore_index=True)
+
+
 def _as_labels(case: UseCase, rows: pd.DataFrame, event_day: pd.Series, label: pd.Series, known_at: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(
         {

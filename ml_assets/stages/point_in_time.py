@@ -38,9 +38,9 @@ def look_ahead_findings(
         moment = stored["event_time"].sort_values().iloc[len(stored) // 2]
         at_moment = stored[stored["event_time"] == moment]
         asked = about[case.events].events(at_moment["event_id"], str(day))
-        first = shift(str(day), -case.lookback_days)
+        first = {name: shift(str(day), -case.lookback_days_of(name)) for name in about}
         world = {
-            name: known_by(about[name].rows(asked, first, str(day)) if name in about else frame, case.table(name), moment)
+            name: known_by(about[name].rows(asked, first[name], str(day)) if name in about else frame, case.table(name), moment)
             for name, frame in tables.items()
         }
         again = compute(case, known_by(asked, case.event_table, moment), world)

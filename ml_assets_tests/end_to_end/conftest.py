@@ -148,6 +148,12 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture(scope="session")
+def opened() -> Callable[..., World]:
+    """`open_world`, for worlds of another case."""
+    return open_world
+
+
+@pytest.fixture(scope="session")
 def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Do not write here: `make_world(own_delivery=True)` has a copy."""
     folder = tmp_path_factory.mktemp("delivery")

@@ -27,7 +27,20 @@ CASE: UseCase = FLIGHT_DELAYS
 RECIPES = recipes(CASE)
 DAYS = day_range("2013-10-20", "2013-12-20")
 CHANGED = "2013-11-10"
-SCHEMA = pa.schema([("event_id", pa.string()), ("event_day", pa.string()), ("value", pa.int64()), ("day", pa.string())])
+SCHEMA = pa.schema(
+    [
+        *(("event_id", pa.string()), ("event_day", pa.string()), ("known_at", pa.timestamp("us", "UTC"))),
+        *(("label", pa.int64()), ("day", pa.string())),
+    ]
+)
+
+
+def one_row_a_day(days: list[str], value: int) -> pd.DataFrame:
+    """What labels look like; of other tables only the content matters."""
+    known_at = pd.to_datetime(pd.Series(days, dtype="str"), utc=True, errors="coerce").dt.as_unit("us")
+    return pd.DataFrame({"event_id": days, "event_day": days, "known_at": known_at, "label": value, "day": days}).astype(
+        {"label": "int64"}
+    )
 
 
 class World:
@@ -38,13 +51,11 @@ class World:
 
     def put(self, table: str, days: Iterable[str], *, value: int = 0, inputs: str = "given") -> None:
         days = list(days)
-        rows = pd.DataFrame({"event_id": days, "event_day": days, "value": value, "day": days}).astype({"value": "int64"})
-        self.store.tables(CASE).publish(table, rows, schema=SCHEMA, inputs=dict.fromkeys(days, inputs))
+        self.store.tables(CASE).publish(table, one_row_a_day(days, value), schema=SCHEMA, inputs=dict.fromkeys(days, inputs))
 
     def make(self, table: str, days: list[str] = DAYS) -> None:
         inputs, _ = expected_inputs(CASE, self.store, RECIPES[table], days)
-        rows = pd.DataFrame({"event_id": list(inputs), "event_day": list(inputs), "value": 0, "day": list(inputs)})
-        self.store.tables(CASE).publish(table, rows, schema=SCHEMA, inputs=inputs)
+        self.store.tables(CASE).publish(table, one_row_a_day(list(inputs), 0), schema=SCHEMA, inputs=inputs)
 
     def stale(self, table: str, days: list[str] = DAYS, recipe: Recipe | None = None) -> list[str]:
         return stale_days(CASE, self.store, recipe or RECIPES[table], days)
@@ -99,7 +110,7 @@ def test_what_was_never_made_is_stale_and_what_was_made_is_not(world: World) -> 
     ("upstream", "downstream", "ahead"),
     [
         ("flights", "features", CASE.lookback_days),
-        ("weather", "features", CASE.lookback_days),
+        ("weather", "features", CASE.lookback_days_of("weather")),
         ("flights", "labels", CASE.label_lookback_days),
     ],
 )
@@ -156,7 +167,7 @@ def test_changed_scores_and_changed_labels_make_performance_stale(scored: World)
     assert scored.stale("live_performance") == [CHANGED]
     scored.put("labels", ["2013-11-20"], value=1)
 
-    assert scored.stale("live_performance") == [CHANGED, *around("2013-11-20", back=CASE.label_lookback_days)]
+    assert scored.stale("live_performance") == [CHANGED, "2013-11-20"]
 
 
 def test_another_model_in_force_makes_the_scores_of_its_days_stale(scored: World) -> None:
@@ -217,9 +228,7 @@ def test_a_model_without_features_waits_for_them(world: World) -> None:
 
 
 def test_performance_waits_for_the_labels(scored: World) -> None:
-    scored.store.tables(CASE).publish(
-        "labels", pd.DataFrame({name: [] for name in SCHEMA.names}).astype({"value": "int64"}), schema=SCHEMA, inputs={CHANGED: "y"}
-    )
+    scored.store.tables(CASE).publish("labels", one_row_a_day([], 0), schema=SCHEMA, inputs={CHANGED: "y"})
 
     assert list(scored.held_back("live_performance", around(CHANGED, back=2, ahead=2))) == [CHANGED]
     assert scored.held_back("live_performance", [CHANGED])[CHANGED][1]

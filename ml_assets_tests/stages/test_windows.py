@@ -78,7 +78,7 @@ def latest_by_hand(world: World, ago: timedelta) -> list[int]:
 @given(worlds())
 @SMALL
 def test_trailing_windows_are_as_defined(world: World) -> None:
-    answers = trailing(world.known(), world.values, WINDOWS)
+    answers = trailing(world.known(), (world.values,), WINDOWS)
 
     assert list(answers) == list(WINDOWS)
     for window, (count, total) in answers.items():
@@ -100,7 +100,7 @@ def test_neither_order_of_facts_nor_of_questions_matters(world: World, random: "
     random.shuffle(questions)
     turned = World(facts=[world.facts[index] for index in facts], questions=[world.questions[index] for index in questions])
 
-    before, after = trailing(world.known(), world.values, WINDOWS), trailing(turned.known(), turned.values, WINDOWS)
+    before, after = trailing(world.known(), (world.values,), WINDOWS), trailing(turned.known(), (turned.values,), WINDOWS)
     latest, latest_turned = world.known().latest(), turned.known().latest()
 
     for window in WINDOWS:
@@ -112,11 +112,11 @@ def test_neither_order_of_facts_nor_of_questions_matters(world: World, random: "
 @given(worlds())
 @SMALL
 def test_one_question_alone_is_answered_as_among_many(world: World) -> None:
-    together = trailing(world.known(), world.values, WINDOWS)
+    together = trailing(world.known(), (world.values,), WINDOWS)
 
     for position, question in enumerate(world.questions):
         alone = World(facts=world.facts, questions=[question])
-        for window, (count, total) in trailing(alone.known(), alone.values, WINDOWS).items():
+        for window, (count, total) in trailing(alone.known(), (alone.values,), WINDOWS).items():
             assert (count[0], total[0]) == (together[window][0][position], together[window][1][position])
 
 
@@ -125,7 +125,7 @@ def test_a_thousand_facts_at_one_moment_are_told_apart_by_id() -> None:
     ids = random.permutation(1000)
     world = World(facts=[(0, int(id), 0, 1) for id in ids], questions=[(0, asked, 0) for asked in (-1, 0, 499, 999)])
 
-    count, _ = trailing(world.known(), world.values, (MICROSECOND,))[MICROSECOND]
+    count, _ = trailing(world.known(), (world.values,), (MICROSECOND,))[MICROSECOND]
 
     assert count.tolist() == [0, 1, 500, 1000]
     assert [int(ids[index]) for index in world.known().latest()[1:]] == [0, 499, 999]
@@ -135,7 +135,7 @@ def test_a_thousand_facts_at_one_moment_are_told_apart_by_id() -> None:
 def test_the_window_leaves_out_its_first_moment_and_keeps_its_last() -> None:
     world = World(facts=[(0, 1, 0, 10), (5, 2, 0, 100)], questions=[(5, 2, 0), (10, 3, 0), (4, 4, 0)])
 
-    count, total = trailing(world.known(), world.values, (5 * MICROSECOND,))[5 * MICROSECOND]
+    count, total = trailing(world.known(), (world.values,), (5 * MICROSECOND,))[5 * MICROSECOND]
 
     assert count.tolist() == [1, 0, 1]
     assert total.tolist() == [100, 0, 10]
@@ -144,7 +144,7 @@ def test_the_window_leaves_out_its_first_moment_and_keeps_its_last() -> None:
 def test_the_event_itself_counts_but_not_one_of_a_later_id_at_the_same_moment() -> None:
     world = World(facts=[(7, 3, 0, 1), (7, 4, 0, 1)], questions=[(7, 2, 0), (7, 3, 0), (7, 4, 0)])
 
-    count, _ = trailing(world.known(), world.values, (MICROSECOND,))[MICROSECOND]
+    count, _ = trailing(world.known(), (world.values,), (MICROSECOND,))[MICROSECOND]
 
     assert count.tolist() == [0, 1, 2]
 
@@ -153,13 +153,13 @@ def test_the_event_itself_counts_but_not_one_of_a_later_id_at_the_same_moment() 
 def test_nothing_is_known_about_an_entity_that_is_missing_or_was_never_seen(entity: int) -> None:
     world = World(facts=[(0, 0, 0, 5), (0, 1, -1, 5)], questions=[(9, 9, entity)])
 
-    assert [answer.tolist() for answer in trailing(world.known(), world.values, WINDOWS)[WINDOWS[-1]]] == [[0], [0]]
+    assert [answer.tolist() for answer in trailing(world.known(), (world.values,), WINDOWS)[WINDOWS[-1]]] == [[0], [0]]
     assert world.known().latest().tolist() == [-1]
 
 
 @pytest.mark.parametrize("world", [World(facts=[], questions=[]), World(facts=[(0, 0, 0, 1)], questions=[])], ids=str)
 def test_no_questions_have_no_answers(world: World) -> None:
-    count, total = trailing(world.known(), world.values, WINDOWS)[WINDOWS[1]]
+    count, total = trailing(world.known(), (world.values,), WINDOWS)[WINDOWS[1]]
 
     assert len(count) == len(total) == len(world.known().latest()) == 0
 
@@ -167,7 +167,7 @@ def test_no_questions_have_no_answers(world: World) -> None:
 def test_no_facts_are_counted_as_none() -> None:
     world = World(facts=[], questions=[(0, 0, 0), (1, 1, -1)])
 
-    assert trailing(world.known(), world.values, WINDOWS)[WINDOWS[1]][0].tolist() == [0, 0]
+    assert trailing(world.known(), (world.values,), WINDOWS)[WINDOWS[1]][0].tolist() == [0, 0]
     assert world.known().latest(MICROSECOND).tolist() == [-1, -1]
 
 
@@ -175,7 +175,7 @@ def test_sums_are_exact_where_floats_would_round() -> None:
     large = 2**53
     world = World(facts=[(0, 0, 0, large), (1, 1, 0, 1), (2, 2, 1, large)], questions=[(5, 9, 0)])
 
-    assert trailing(world.known(), world.values, (MICROSECOND * 10,))[MICROSECOND * 10][1].tolist() == [large + 1]
+    assert trailing(world.known(), (world.values,), (MICROSECOND * 10,))[MICROSECOND * 10][1].tolist() == [large + 1]
 
 
 def test_a_mean_over_nothing_is_undefined() -> None:

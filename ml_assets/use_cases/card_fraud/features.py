@@ -20,13 +20,24 @@ WINDOWS = (1 * DAYS, 3 * DAYS, 7 * DAYS, 30 * DAYS)
 CUSTOMER, TERMINAL = ("customer_id",), ("terminal_id",)
 NIGHT_UNTIL_HOUR = 6
 
-PAYMENT = Fact(name="payment", table="transactions", value="amount_cents", known_at="paid_at", unit="cents")
+AT_ONCE = 0 * DAYS
+"""Rows are filed under the day of `paid_at` and of `reported_at` (`derive_…` rejects others): nothing is known after its day."""
+PAYMENT = Fact(name="payment", table="transactions", value="amount_cents", known_at="paid_at", unit="cents", known_within=AT_ONCE)
 SETTLED = Fact(
     name="settled", table="transactions", value="amount_cents", known_at="settled_at", unit="cents", known_within=SETTLED_AFTER
 )
-FRAUD = Fact(name="fraud", table="chargebacks", value="amount_cents", known_at="reported_at", unit="cents")
-PLACE_X = Fact(name="x", table="transactions", value="terminal_x_hundredths", known_at="paid_at", unit="hundredths of the grid")
-PLACE_Y = Fact(name="y", table="transactions", value="terminal_y_hundredths", known_at="paid_at", unit="hundredths of the grid")
+FRAUD = Fact(name="fraud", table="chargebacks", value="amount_cents", known_at="reported_at", unit="cents", known_within=AT_ONCE)
+PLACE_X, PLACE_Y = (
+    Fact(
+        name=name,
+        table="transactions",
+        value=f"terminal_{name}_hundredths",
+        known_at="paid_at",
+        unit="hundredths of the grid",
+        known_within=AT_ONCE,
+    )
+    for name in ("x", "y")
+)
 
 TRAILING = (
     Trailing(fact=PAYMENT, entities=(CUSTOMER, TERMINAL), windows=WINDOWS, statistics=("count", "mean", "std")),
@@ -43,7 +54,15 @@ TRAILING = (
 
 def _latest(name: str, table: str, entity: tuple[str, ...], known_at: str) -> Latest:
     return Latest(
-        name=name, table=table, entity=entity, known_at=known_at, values=(), change_over=0 * DAYS, within=30 * DAYS, itself=False
+        name=name,
+        table=table,
+        entity=entity,
+        known_at=known_at,
+        values=(),
+        change_over=0 * DAYS,
+        within=30 * DAYS,
+        itself=False,
+        known_within=AT_ONCE,
     )
 
 
