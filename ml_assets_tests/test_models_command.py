@@ -212,93 +212,6 @@ def report_of(built: Built, week: Day) -> Report:
     return Report.from_json(Store(root=str(built.root)).models.report(CASE.name, week) or "")
 
 
-wide = pytest.mark.xfail(
-    strict=True, reason="`orchestration.decisions._to_judge` inserts into a frame of more than 100 blocks: PerformanceWarning"
-)
-
-
-# Reading ----------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_list_has_a_line_for_each_version_and_each_decision(read: Models, built: Built) -> None:
-    text = read().output
-    first, second, third = built.versions
-
-    lines = {version: next(line for line in text.splitlines() if line.strip().startswith(version)) for version in built.versions}
-    assert "2013-10-28 to 2013-11-03" in lines[first]
-    assert "in force since 2013-11-04" in lines[second]
-    assert "never in force" in lines[third]
-    for version, week in zip(built.versions, WEEKS, strict=True):
-        assert f"{report_of(built, week).candidate.metrics['average_precision']:.4f}" in lines[version]
-    decisions = text[text.index("no.") :]
-    assert [kind for kind in decisions.split() if kind in ("promoted", "refused")] == ["promoted", "promoted", "refused"]
-    assert "average_precision floor: 0." in decisions
-    assert f"replaces champion {first}" in decisions
-
-
-def test_the_list_of_an_empty_store_says_so(tmp_path: Path) -> None:
-    assert "no decision is recorded yet" in said(invoked(tmp_path))
-
-
-def test_what_was_live_on_a_day_is_told_with_its_grounds(read: Models, built: Built) -> None:
-    text = said(read("live", "--at", "2013-11-03"))
-
-    assert f"in force on 2013-11-03: {built.versions[0]}, since 2013-10-28" in text
-    assert "decision 1, promoted from 2013-10-28 on, by gate at 2013-12-01T10:00:00+00:00" in text
-    assert "✓ average_precision floor" in text
-    assert str(Store(root=str(built.root)).models.package(CASE.name, built.versions[0])) in text
-
-
-def test_by_default_it_is_the_last_day_of_the_case(read: Models, built: Built) -> None:
-    assert f"in force on 2013-12-31: {built.versions[1]}, since 2013-11-04" in said(read("live"))
-
-
-def test_before_the_first_model_nothing_was_live(read: Models) -> None:
-    assert said(read("live", "--at", "2013-10-27")) == "no model of flight_delays was in force on 2013-10-27"
-
-
-@pytest.mark.parametrize("day", ["2013-02-30", "yesterday", "2013-11"])
-def test_what_is_no_day_is_named(day: str, read: Models) -> None:
-    assert f"{day!r} is not a day: it is written YYYY-MM-DD" in refused(read("live", "--at", day))
-
-
-def test_a_decision_tells_what_was_in_force_before_and_after_it(read: Models, built: Built) -> None:
-    first, second, _ = built.versions
-
-    assert f"in force {first} after it, no model before it" in said(read("show", "1"))
-    assert f"in force {second} after it, {first} before it" in said(read("show", "2"))
-
-
-def test_a_decision_is_shown_with_its_whole_evidence(read: Models, built: Built) -> None:
-    report = report_of(built, WEEKS[2])
-
-    text = said(read("show", "3"))
-
-    assert "decision 3, refused from 2013-11-11 on, by gate" in text
-    assert f"in force {built.versions[1]} after it, {built.versions[1]} before it" in text
-    assert f"candidate {built.versions[2]}" in text
-    assert f"hold-out {report.holdout_rows} events of {report.holdout_first} to {report.holdout_last}" in text
-    for reason in report.decision.reasons:
-        assert f"{'✓' if reason.passed else '✗'} {reason.name} {reason.observed} {reason.wanted}" in text
-    for model in (report.candidate, report.champion, report.baseline):
-        assert model is not None
-        assert f"{model.metrics['average_precision']:.4f}" in text
-    assert f"mean_difference: {report.comparison['mean_difference']:,.4f}" in text if report.comparison else False
-    recorded = Store(root=str(built.root)).models.decisions.all(CASE.name)[2]
-    assert recorded.content_hash in text
-    assert f"{recorded.evidence}.json" in text
-
-
-@pytest.mark.parametrize("number", ["0", "4", "99"])
-def test_a_decision_that_was_never_taken_is_answered_with_those_that_were(number: str, read: Models) -> None:
-    assert f"no decision {number} of flight_delays; there are 1 to 3" in refused(read("show", number))
-
-
-def test_in_an_empty_store_there_is_no_decision_to_show(tmp_path: Path) -> None:
-    assert "no decision 1 of flight_delays; there are none" in refused(invoked(tmp_path, "show", "1"))
-
-
-@wide
 def test_two_versions_are_compared_on_the_same_rows(read: Models, built: Built) -> None:
     first, second, _ = built.versions
 
@@ -316,7 +229,6 @@ def test_two_versions_are_compared_on_the_same_rows(read: Models, built: Built) 
     assert "was trained on some of these days" not in tail
 
 
-@wide
 def test_a_version_that_learned_from_the_days_it_is_compared_on_is_named(own: Path, built: Built) -> None:
     """A model of the week of the first one that was trained up to yesterday, so to speak."""
     store = Store(root=str(own))

@@ -332,7 +332,8 @@ def _to_judge(case: UseCase, store: Store, first: Day, last: Day) -> pd.DataFram
     rows = tables.read("features", [day for day in tables.ledger("features") if first <= day <= last])
     rows = rows[rows["event_id"].isin(told.index)]
     columns = ["label", *([case.investigation.entity] if case.investigation else [])]
-    rows = rows.assign(**{name: rows["event_id"].map(told[name]) for name in columns})
+    # Side by side, since pandas warns of columns inserted into a wide frame.
+    rows = pd.concat([rows, *(rows["event_id"].map(told[name]).rename(name) for name in columns)], axis=1)
     return rows[news(rows, known, first=first, case=case)]
 
 

@@ -148,19 +148,21 @@ class MatureEvents:
         known = labels.latest_known(self._labels, known_by).set_index("event_id")["label"]
         within = self._features[self._features["day"].between(min(days), max(days))]
         label = within["event_id"].map(known)
-        return within[label.notna()].assign(label=label[label.notna()])
+        # Side by side, since pandas warns of columns inserted into a wide frame.
+        return pd.concat([within[label.notna()], label[label.notna()].rename("label")], axis=1)
 
     def to_judge(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
         """The same, without the events that are no news, and with the entity that is looked into."""
         rows, case = self.rows(days, known_by=known_by), self._case
         if self._kinds is not None:
             reported = self._kinds[self._kinds["known_at"] <= known_by].drop_duplicates("event_id").set_index("event_id")
-            rows = rows.assign(**{str(kind): rows["event_id"].map(reported[kind]) for kind in reported.columns.drop("known_at")})
+            kinds = [rows["event_id"].map(reported[kind]).rename(kind) for kind in reported.columns.drop("known_at")]
+            rows = pd.concat([rows, *kinds], axis=1)
         if case.investigation is None:
             return rows
         known = labels.latest_known(self._labels, known_by)
         entity = rows["event_id"].map(known.set_index("event_id")[case.investigation.entity])
-        rows = rows.assign(**{case.investigation.entity: entity})
+        rows = pd.concat([rows, entity.rename(case.investigation.entity)], axis=1)
         return rows[labels.news(rows, known, first=min(days), case=case)]
 
 

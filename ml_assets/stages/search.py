@@ -1,7 +1,7 @@
 """The search for the best recipe: Optuna's TPE on prequential folds, seeded, and resumed where it was interrupted.
 
 A fold trains on all days up to a gap before its validation days, as a model in production would. A trial is pruned after a fold when
-the mean of its folds so far is below the median of the trials before it.
+the best mean of its folds so far is below the median of the trials before it.
 
 Each trial draws from a sampler of its own, seeded by how many trials are finished, so that a search that was killed and resumed tries
 what an undisturbed one tries: the trial that was under way is made again, and counted once.
