@@ -450,7 +450,7 @@ def in_parts(folder: Path, days: int) -> Scale:
     reading = computing = 0.0
     for part in parts:
         started = time.perf_counter()
-        tables = {name: _read(folder, name, day_range(shift(part[0], -case.lookback_days), part[-1])) for name in FILES}
+        tables = {name: _read(folder, name, day_range(shift(part[0], -case.lookback_days_of(name)), part[-1])) for name in FILES}
         read = time.perf_counter()
         events = tables["transactions"]
         made = features.compute(case, events[events["day"] >= part[0]], tables)
@@ -492,7 +492,7 @@ def scaled(out: Console, most: int) -> bool:
             style="" if cost.peak_megabytes <= 1000 * MOST_GIGABYTES else "red",
         )
     out.print(table)
-    out.print(f"A stretch reads the {CARD_FRAUD.lookback_days} days before it again, so facts grow faster than payments.")
+    out.print(f"A stretch reads up to {CARD_FRAUD.lookback_days} days before it again, so facts grow faster than payments.")
     return fits
 
 

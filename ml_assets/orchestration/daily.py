@@ -235,7 +235,7 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = monitor.PERFORMANCE_COLUMNS
 
     def make(days: Days) -> Iterator[Made]:
-        known = labels.latest_known(days.around("labels", back=known_back(case), ahead=case.label_lookback_days), None)
+        known = days.around("labels", back=known_back(case), ahead=case.label_lookback_days)
         first = {day: case.week_of(day) for day in days.ready}
         rows = monitor.daily_performance(days.tables.read("scores", days.ready), known, first, case=case)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])

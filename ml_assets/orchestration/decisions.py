@@ -327,14 +327,14 @@ def _to_judge(case: UseCase, store: Store, first: Day, last: Day) -> pd.DataFram
     tables = store.tables(case)
     back = case.investigation.known_for.days if case.investigation else 0
     days = [day for day in tables.ledger("labels") if shift(first, -back) <= day <= shift(last, case.label_lookback_days)]
-    known = latest_known(tables.read("labels", days), None)
-    told = known.set_index("event_id")
+    labels = tables.read("labels", days)
+    told = latest_known(labels, None).set_index("event_id")
     rows = tables.read("features", [day for day in tables.ledger("features") if first <= day <= last])
     rows = rows[rows["event_id"].isin(told.index)]
     columns = ["label", *([case.investigation.entity] if case.investigation else [])]
     # Side by side, since pandas warns of columns inserted into a wide frame.
     rows = pd.concat([rows, *(rows["event_id"].map(told[name]).rename(name) for name in columns)], axis=1)
-    return rows[news(rows, known, first=first, case=case)]
+    return rows[news(rows, labels, first=first, case=case)]
 
 
 def _promotion(case: UseCase, store: Store, found: Standing) -> Decision | None:

@@ -189,9 +189,10 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         published = sorted(set(tables.ledger("labels")) & around)
         if not published:
             return {}
-        known = labels.latest_known(tables.read("labels", published), None)
+        reported = tables.read("labels", published)
+        known = labels.latest_known(reported, None)
         contents = content_hashes(known.drop(columns="day").assign(day=known["event_day"]).sort_values("event_id"), scored)
-        news = {day: _known_positives(case, known, day) for day in scored}
+        news = {day: _known_positives(case, reported, day) for day in scored}
         return {
             day: fingerprint(contents[day][1], news[day])
             for day, entry in scored.items()
@@ -201,12 +202,12 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
     return settled
 
 
-def _known_positives(case: UseCase, known: pd.DataFrame, day: Day) -> list[str]:
+def _known_positives(case: UseCase, reported: pd.DataFrame, day: Day) -> list[str]:
     """Of the entities that have events on a day, those known as positive before it."""
     if case.investigation is None:
         return []
-    here = set(known.loc[known["event_day"] == day, case.investigation.entity])
-    return sorted(here & labels.already_known(known, case.investigation, day=day, first=case.week_of(day), case=case))
+    here = set(reported.loc[reported["event_day"] == day, case.investigation.entity])
+    return sorted(here & labels.already_known(reported, case.investigation, day=day, first=case.week_of(day), case=case))
 
 
 def _not_published(recipe: Recipe, ledgers: Mapping[str, Mapping[Day, Entry]], day: Day) -> str | None:

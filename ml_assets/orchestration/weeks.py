@@ -160,10 +160,10 @@ class MatureEvents:
             rows = pd.concat([rows, *kinds], axis=1)
         if case.investigation is None:
             return rows
-        known = labels.latest_known(self._labels, known_by)
-        entity = rows["event_id"].map(known.set_index("event_id")[case.investigation.entity])
+        by_then = self._labels[self._labels["known_at"] <= known_by]
+        entity = rows["event_id"].map(by_then.drop_duplicates("event_id").set_index("event_id")[case.investigation.entity])
         rows = pd.concat([rows, entity.rename(case.investigation.entity)], axis=1)
-        return rows[labels.news(rows, known, first=min(days), case=case)]
+        return rows[labels.news(rows, by_then, first=min(days), case=case)]
 
 
 def _kinds_of_positives(case: UseCase, store: Store, days: Sequence[Day]) -> pd.DataFrame | None:

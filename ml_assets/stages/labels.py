@@ -71,12 +71,9 @@ def deciding_reports(case: UseCase, label: Reported, reports: pd.DataFrame) -> p
     told = reports[["event_id", case.event_time, label.known_at, *label.entities]].sort_values([label.known_at, "event_id"])
     settled = told[case.event_time] + label.settled_after
     in_time = told[label.known_at] <= settled
-    again = told[told["event_id"].duplicated(keep=False)]
-    repeated = again.merge(again[["event_id", label.known_at]], on="event_id", suffixes=("", "_again"))
     parts = [
         told.assign(day=case.days_of(told[label.known_at])),
         told[in_time].assign(day=case.days_of(settled[in_time])),
-        repeated[told.columns].assign(day=case.days_of(repeated[f"{label.known_at}_again"])),
     ]
     return pd.concat(parts).drop_duplicates().sort_values(["day", label.known_at, "event_id"], ignore_index=True)
 
@@ -133,7 +130,7 @@ def already_known(labels: pd.DataFrame, investigation: Investigation, *, day: Da
     """The entities that are known as positive when a day begins: by a label that became known since `known_for` before `first`.
 
     Args:
-        labels: all labels known so far, with the entity's column.
+        labels: all labels known so far, repeated ones too, with the entity's column. So it does not matter how far back they go.
         first: the first day that is judged together with this one, such as the day on which the model went live.
     """
     since, until = case.starts(shift(first, -investigation.known_for.days)), case.starts(day)

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ml_assets.stages.inputs import FloatArray
-from ml_assets.stages.labels import news
+from ml_assets.stages.labels import latest_known, news
 from ml_assets.use_case import Column, Day, DType, Investigation, UseCase, nullable_dtype
 
 PERFORMANCE_COLUMNS = (
@@ -39,12 +39,15 @@ PERFORMANCE_COLUMNS = (
 )
 
 
-def performance(scores: pd.DataFrame, known: pd.DataFrame, *, first: Day, case: UseCase) -> dict[str, float]:
+def performance(
+    scores: pd.DataFrame, known: pd.DataFrame, *, reported: pd.DataFrame, first: Day, case: UseCase
+) -> dict[str, float]:
     """Figures over all scored events together.
 
     Args:
         scores: rows of the table `scores`.
         known: the label in force of each event, with its entities.
+        reported: all labels, repeated ones too, that tell which entities were known as positive; of these alone positives count.
         first: the first of the days that are judged together, such as the day on which the model went live.
 
     Returns:
@@ -57,7 +60,7 @@ def performance(scores: pd.DataFrame, known: pd.DataFrame, *, first: Day, case: 
     seen["label"] = told["label"].to_numpy()
     if case.investigation:
         seen[case.investigation.entity] = told[case.investigation.entity].to_numpy()
-    judged = seen[news(seen, known, first=first, case=case)]
+    judged = seen[news(seen, reported, first=first, case=case)]
     positive = judged["label"].to_numpy() == 1
     both = bool(positive.any() and not positive.all())
     alerts = judged["alert"].to_numpy() == 1
@@ -108,27 +111,20 @@ def precision_at_top(events: pd.DataFrame, scores: FloatArray, investigation: In
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def daily_performance(scores: pd.DataFrame, known: pd.DataFrame, first: Mapping[Day, Day], *, case: UseCase) -> pd.DataFrame:
+def daily_performance(scores: pd.DataFrame, labels: pd.DataFrame, first: Mapping[Day, Day], *, case: UseCase) -> pd.DataFrame:
     """`PERFORMANCE_COLUMNS` and `day`, one row a day and model version.
 
     Args:
-        known: the label in force of each event, with its entities.
+        labels: all labels of the days' events and of the days before, with their entities.
         first: for each day, the first of the days that it is judged with.
     """
-    entity = [case.investigation.entity] if case.investigation else []
-    labels = known[["event_id", "known_at", "label", *entity]]
-    of_day = {str(day): rows for day, rows in known[["event_id"]].groupby(known["event_day"])}
+    known = latest_known(labels, None)
+    reported = labels[labels["label"] == 1]
+    of_day = {str(day): rows for day, rows in known.groupby("event_day")}
     rows = []
     for (day, version), group in scores.groupby(["day", "model_version"], sort=True):
-        here = labels.loc[of_day[day].index] if day in of_day else labels.iloc[:0]
-        news_of = _relevant(labels, here, case)
-        rows.append({"model_version": version, **performance(group, news_of, first=first[str(day)], case=case), "day": day})
+        here = of_day.get(str(day), known.iloc[:0])
+        figures = performance(group, here, reported=reported, first=first[str(day)], case=case)
+        rows.append({"model_version": version, **figures, "day": day})
     types = {column.name: nullable_dtype(column.dtype) for column in PERFORMANCE_COLUMNS} | {"day": "str"}
     return pd.DataFrame(rows, columns=list(types)).astype(types)
-
-
-def _relevant(labels: pd.DataFrame, here: pd.DataFrame, case: UseCase) -> pd.DataFrame:
-    """The labels of a day's events, and every positive, for who is known already."""
-    if case.investigation is None:
-        return here
-    return pd.concat([here, labels[(labels["label"] == 1) & ~labels.index.isin(here.index)]])

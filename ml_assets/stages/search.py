@@ -249,7 +249,7 @@ def _declared(training: Training, search: Search) -> dict[str, Any]:
     """The declared recipe, as far as it is searched.
 
     Raises:
-        ValueError: it does not name what is searched.
+        ValueError: it does not name what is searched, or lies outside of it.
     """
     family = search.families[0]
     ranges = search.lightgbm if family == "lightgbm" else search.logistic
@@ -258,6 +258,9 @@ def _declared(training: Training, search: Search) -> dict[str, Any]:
         raise ValueError(
             f"a search begins with the declared recipe, which does not name {', '.join(unnamed)}: add it to `parameters`"
         )
+    if outside := [each for each in ranges if not each.low <= float(known[each.name]) <= each.high]:
+        told = ", ".join(f"{each.name} is {known[each.name]}, searched from {each.low:g} to {each.high:g}" for each in outside)
+        raise ValueError(f"a search begins with the declared recipe, which lies outside: {told}")
     return {CHOICES: family, **{each.name: known[each.name] for each in ranges}}
 
 

@@ -46,7 +46,7 @@ def labelled(**labels: int) -> pd.DataFrame:
 
 
 def figures(case: UseCase, scores: pd.DataFrame, known: pd.DataFrame) -> dict[str, float]:
-    return performance(scores, known, first=FIRST, case=case)
+    return performance(scores, known, reported=known, first=FIRST, case=case)
 
 
 def by_day(case: UseCase, scores: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
@@ -225,7 +225,7 @@ def test_events_of_cards_that_were_known_by_then_are_counted_and_judged_no_more(
     known = of_cards(labelled(a=1, b=0, c=0, d=1, e=1, f=0), a="p", b="q", c="r", d="p", e="s", f="q")
 
     second, third = (
-        performance(scored(day=["2024-01-01"] * 3 + [day] * 3), known, first=FIRST, case=cards)
+        performance(scored(day=["2024-01-01"] * 3 + [day] * 3), known, reported=known, first=FIRST, case=cards)
         for day in ("2024-01-02", "2024-01-03")
     )
 

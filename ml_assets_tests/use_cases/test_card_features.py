@@ -174,7 +174,7 @@ def test_nothing_after_the_very_moment_changes_a_feature(
 def test_the_declared_look_back_is_enough(tables: Frames, asked: pd.DataFrame, together: pd.DataFrame) -> None:
     for day in asked["day"].unique()[:20:4]:
         events = asked[asked["day"] == day]
-        near = {name: frame[frame["day"].between(shift(day, -CASE.lookback_days), day)] for name, frame in tables.items()}
+        near = {name: frame[frame["day"].between(shift(day, -CASE.lookback_days_of(name)), day)] for name, frame in tables.items()}
         assert different(compute(CASE, events, near).set_index("event_id"), together.loc[events["event_id"]]) == [], day
 
 
