@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ml_assets.console import checks_in_words, out, print_account, print_provenance, print_summary
+from ml_assets.console import checks_in_words, out, print_account, print_provenance, print_stale, print_summary
 from ml_assets.console_models import (
     print_change,
     print_decision,
@@ -26,7 +26,7 @@ from ml_assets.console_models import (
     print_same_rows,
     print_versions_side_by_side,
 )
-from ml_assets.orchestration import decisions, provenance, summary
+from ml_assets.orchestration import decisions, provenance, staleness, summary
 from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date, daily_tables_of
@@ -120,6 +120,14 @@ def account(case: CaseName) -> None:
 def show_summary(case: CaseName) -> None:
     """Rows, checks, decisions and live performance of what was built so far."""
     print_summary(_case(case), Store(), [], None)
+
+
+@app.command()
+def stale(case: CaseName) -> None:
+    """What the next run would make again, a late delivery or label included; Dagster is told, too, and shows it."""
+    chosen, store = _case(case), Store()
+    news = staleness.look(chosen, store, _instance())
+    print_stale(summary.stale(chosen, store), news)
 
 
 @models.callback(invoke_without_command=True)

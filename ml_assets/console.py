@@ -35,6 +35,20 @@ def checks_in_words(results: Sequence[RunResult]) -> str:
     return f"{len(checks):,} checks, {failed:,} failed, {warned:,} warned"
 
 
+def print_stale(found: Sequence[summary.Staleness], news: int) -> None:
+    """A line an asset of which partitions are missing or changed; the others in one line."""
+    table = Table("asset", "not there", "made from what has changed", "which", box=None, header_style="bold")
+    waiting = [each for each in found if each.missing or each.changed]
+    for each in waiting:
+        which = each.changed or each.missing
+        table.add_row(each.asset, f"{len(each.missing):,}", f"{len(each.changed):,}", f"{which[0]} to {which[-1]}")
+    if waiting:
+        out.print(table)
+    fresh = [each.asset for each in found if each not in waiting]
+    out.print(f"nothing to make now: {', '.join(fresh) or 'nothing'}")
+    out.print(f"{news:,} new observations told to Dagster, which shows the same days as unsynced")
+
+
 def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], seconds: float | None) -> None:
     """Rows, the account of events, a line a week, live metrics, and where to look next."""
     tables = store.tables(case)

@@ -46,3 +46,15 @@ def test_before_anything_is_built_summary_and_explain_say_so(tmp_path, monkeypat
     accounted = invoke("account", "flight_delays")
     assert accounted.exit_code == 1
     assert "nothing is published yet" in accounted.stderr
+
+
+def test_what_the_next_run_would_make_is_listed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ML_ASSETS_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    listed = invoke("stale", "flight_delays")
+    assert listed.exit_code == 0, listed.output
+    lines = {line.split()[0]: line.split() for line in listed.output.splitlines() if line.strip()}
+    assert lines["raw_flights"][1:] == ["365", "0", "2013-01-01", "to", "2013-12-31"]
+    assert lines["raw_planes"][1:4] == ["1", "0", "all"]
+    assert "scores" in listed.output.split("nothing to make now:")[1]

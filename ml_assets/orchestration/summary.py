@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ml_assets.orchestration.partitions import case_days, case_weeks
+from ml_assets.orchestration.planning import recipes, stale_days
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.weeks import possible_weeks, stale_weeks
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.labels import latest_known
 from ml_assets.stages.monitor import performance
-from ml_assets.use_case import Day, UseCase, shift
+from ml_assets.use_case import WHOLE, Day, UseCase, shift
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +25,43 @@ class Week:
     days: tuple[Day, ...]
     """Those that are scored."""
     live: dict[str, float] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staleness:
+    """The partitions of an asset that the next run makes: those that are not there, and those made from what has changed since."""
+
+    asset: str
+    missing: list[Day]
+    changed: list[Day]
+
+
+def stale(case: UseCase, store: Store) -> list[Staleness]:
+    """What the next run would begin with; what comes after it may turn out to be unchanged."""
+    tables, found = store.tables(case), []
+    days = list(case_days(case).get_partition_keys())
+    for name, recipe in recipes(case).items():
+        undated = any(name in (table.raw_name, table.name) for table in case.dimensions)
+        published = tables.ledger(name)
+        wanted = stale_days(case, store, recipe, [WHOLE] if undated else days)
+        found.append(
+            Staleness(
+                asset=name,
+                missing=[day for day in wanted if day not in published],
+                changed=[day for day in wanted if day in published],
+            )
+        )
+    possible, _ = possible_weeks(case, store, case_weeks(case).get_partition_keys())
+    decided = store.models.reports(case.name)
+    weeks = stale_weeks(case, store, possible)
+    return [
+        *found,
+        Staleness(
+            asset="weekly models",
+            missing=[week for week in weeks if week not in decided],
+            changed=[week for week in weeks if week in decided],
+        ),
+    ]
 
 
 def account(case: UseCase, store: Store) -> pd.DataFrame:
