@@ -430,7 +430,7 @@ class Scale:
 def write_days(folder: Path, times: int, days: int) -> None:
     """A file a day and table, as an orchestrator would have them published."""
     world = World(customers=5_000 * times, terminals=10_000 * times, seed=1)
-    made = {day: Path(folder / day) for day in day_range(world.first_day, shift(world.first_day, days - 1 + REPORTED_AFTER.days))}
+    made = {day: folder / day for day in day_range(DAYS[0], shift(DAYS[0], days - 1 + REPORTED_AFTER.days))}
     for day, path in list(made.items())[:days]:
         path.mkdir(exist_ok=True)
         tables = clean_tables(simulated(world, [day]))
@@ -442,7 +442,7 @@ def write_days(folder: Path, times: int, days: int) -> None:
 def in_parts(folder: Path, days: int) -> Scale:
     """All days as the pipeline takes them: stretches of at most `MOST_VALUES`, each with its look-back."""
     case = CARD_FRAUD
-    asked_days = day_range(World.first_day, shift(World.first_day, days - 1))
+    asked_days = day_range(DAYS[0], shift(DAYS[0], days - 1))
     counted = np.array([len(pd.read_parquet(folder / day / "transactions.parquet", columns=["day"])) for day in asked_days])
     stretch = dict(zip(asked_days, np.cumsum(counted) * len(case.features.columns) // MOST_VALUES, strict=True))
     parts = [list(part) for _, part in groupby(asked_days, key=stretch.__getitem__)]

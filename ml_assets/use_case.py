@@ -356,7 +356,7 @@ class Range:
 class Search:
     """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before.
 
-    The first trial is the recipe that the case declares. A search ends after `trials`, or when `minutes` have passed, which makes its
+    Each family begins with the recipe that the case declares. A search ends after `trials`, or when `minutes` have passed, which makes its
     result depend on the machine.
     """
 

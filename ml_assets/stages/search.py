@@ -223,8 +223,8 @@ def _next_trial(study: "optuna.Study", ground: _Ground, done: int) -> None:
 
     case, search = ground.case, ground.search
     study.sampler = optuna.samplers.TPESampler(seed=case.training.seed + done, n_startup_trials=STARTUP_TRIALS)
-    if not done and not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
-        study.enqueue_trial(_declared(case.training, search))
+    if done < len(search.families) and not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
+        study.enqueue_trial(_declared(case.training, search, search.families[done]))
 
     def objective(trial: "optuna.Trial") -> float:
         family = trial.suggest_categorical(CHOICES, search.families)
@@ -245,13 +245,12 @@ def _next_trial(study: "optuna.Study", ground: _Ground, done: int) -> None:
     study.optimize(objective, n_trials=1)
 
 
-def _declared(training: Training, search: Search) -> dict[str, Any]:
-    """The declared recipe, as far as it is searched.
+def _declared(training: Training, search: Search, family: str) -> dict[str, Any]:
+    """The declared recipe of a family, as far as it is searched.
 
     Raises:
         ValueError: it does not name what is searched, or lies outside of it.
     """
-    family = search.families[0]
     ranges = search.lightgbm if family == "lightgbm" else search.logistic
     known = {**DEFAULTS, **training.parameters}
     if unnamed := [each.name for each in ranges if each.name not in known]:

@@ -164,7 +164,7 @@ def test_the_same_seed_finds_the_same(found: Found, rows: tuple[pd.DataFrame, np
     assert again.scores.tobytes() == found.scores.tobytes()
 
 
-def test_another_seed_tries_other_recipes_after_the_declared_one(
+def test_another_seed_tries_other_recipes_after_the_declared_ones_of_each_family(
     rows: tuple[pd.DataFrame, np.ndarray], small_case: UseCase
 ) -> None:
     case = searching(small_case, trials=4)
@@ -172,8 +172,9 @@ def test_another_seed_tries_other_recipes_after_the_declared_one(
 
     ours, theirs = found_in(*rows, case).trials, found_in(*rows, other).trials
 
-    assert ours[0].parameters == theirs[0].parameters
-    assert all(mine.parameters != their.parameters for mine, their in zip(ours[1:], theirs[1:], strict=True))
+    assert [trial.parameters for trial in ours[:2]] == [trial.parameters for trial in theirs[:2]]
+    assert {trial.family for trial in ours[:2]} == {"lightgbm", "logistic"}
+    assert all(mine.parameters != their.parameters for mine, their in zip(ours[2:], theirs[2:], strict=True))
 
 
 def test_the_first_trial_is_the_declared_recipe(rows: tuple[pd.DataFrame, np.ndarray], small_case: UseCase) -> None:
@@ -203,6 +204,13 @@ def test_a_recipe_that_does_not_name_what_is_searched_cannot_begin(
     case = searching(small_case, lightgbm=(*SEARCH.lightgbm, Range(name="lambda_l2", low=0.1, high=10)))
 
     with pytest.raises(ValueError, match="does not name lambda_l2"):
+        found_in(*rows, case)
+
+
+def test_a_recipe_outside_of_what_is_searched_cannot_begin(rows: tuple[pd.DataFrame, np.ndarray], small_case: UseCase) -> None:
+    case = searching(small_case, lightgbm=(Range(name="num_leaves", low=8, high=63, whole=True),))
+
+    with pytest.raises(ValueError, match="num_leaves is 4, searched from 8 to 63"):
         found_in(*rows, case)
 
 
