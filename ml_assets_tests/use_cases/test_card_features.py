@@ -346,7 +346,7 @@ columns = {{scenario = "TX_FRAUD_SCENARIO"}}
 delayed = {{reported_at = "TX_DATETIME"}}
 """  # noqa: E501
 BOOK_DAYS = ["2018-05-15", "2018-05-16", "2018-06-30", "2018-07-30", "2018-07-31"]
-MEANS_DIFFER = 1e-9
+MEANS_DIFFER = 1e-11
 AT_ONCE = ["000000866817", "000000866818"]
 """All payments of the five days that a customer made in one second. The book counts them in some order; of these two, in ours, by id."""
 
