@@ -469,9 +469,10 @@ def _read(folder: Path, name: str, days: Sequence[Day]) -> pd.DataFrame:
 
 
 def scaled(out: Console, most: int) -> bool:
-    table = Table(title=f"all {len(CARD_FRAUD.features.columns)} features in stretches of days", title_justify="left")
-    for heading in ("payments", "days", "stretches", "facts read", "reading s", "computing s", "µs a payment", "peak MB"):
-        table.add_column(heading, justify="right")
+    """A line for each size as soon as it is known, since the largest takes a while; whether all fit."""
+    headings = ("payments", "days", "stretches", "facts read", "reading s", "computing s", "µs a payment", "peak MB")
+    out.print(f"all {len(CARD_FRAUD.features.columns)} features in stretches of days", style="italic")
+    out.print("".join(f"{heading:>14}" for heading in headings), style="bold")
     fits = True
     for times, days in SIZES:
         if times > most:
@@ -480,18 +481,17 @@ def scaled(out: Console, most: int) -> bool:
             alone(partial(write_days, Path(folder), times, days))
             cost = alone(partial(in_parts, Path(folder), days))
         fits &= cost.peak_megabytes <= 1000 * MOST_GIGABYTES
-        table.add_row(
+        cells = (
             f"{cost.payments:,}",
-            str(days),
-            str(cost.parts),
+            f"{days}",
+            f"{cost.parts}",
             f"{cost.facts_read:,}",
             f"{cost.reading_seconds:.1f}",
             f"{cost.seconds:.1f}",
             f"{1e6 * cost.seconds / cost.payments:.1f}",
             f"{cost.peak_megabytes:,.0f}",
-            style="" if cost.peak_megabytes <= 1000 * MOST_GIGABYTES else "red",
         )
-    out.print(table)
+        out.print("".join(f"{cell:>14}" for cell in cells), style="" if cost.peak_megabytes <= 1000 * MOST_GIGABYTES else "red")
     out.print(f"A stretch reads up to {CARD_FRAUD.lookback_days} days before it again, so facts grow faster than payments.")
     return fits
 

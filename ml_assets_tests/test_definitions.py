@@ -11,13 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ml_assets.orchestration.backtest import BACKTEST
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT
 from ml_assets.use_cases import USE_CASES
 
 PROJECT = Path(__file__).parents[1]
 GROUPS = {"raw", "clean", "rejected", "labels", "features", "models", "scores", "monitoring", "observed"}
-WITHOUT_COLUMNS = {CANDIDATE, REPORT, DEPLOYED}
+WITHOUT_COLUMNS = {CANDIDATE, REPORT, DEPLOYED, BACKTEST}
 """Models and reports are no tables."""
 
 with warnings.catch_warnings(record=True) as heard:
