@@ -56,10 +56,17 @@ def floor_reasons(performance: Performance, floors: Mapping[str, float]) -> list
 
 
 def rival_reason(candidate: Performance, rival: Performance, name: str) -> Reason:
-    """The candidate's average precision is above that of a simpler forecast."""
+    """The candidate's average precision is above that of a simpler forecast; not below it, where both are of one family.
+
+    A search may find that the simpler family is the best there is: then the candidate is the rival, and may go live.
+    """
     ours, theirs = candidate.metrics["average_precision"], rival.metrics["average_precision"]
+    same = candidate.family == rival.family
     return Reason(
-        name=f"average_precision better than {name}", passed=ours > theirs, observed=f"{ours:.4f}", wanted=f"above {theirs:.4f}"
+        name=f"average_precision {'not below' if same else 'better than'} {name}",
+        passed=ours >= theirs if same else ours > theirs,
+        observed=f"{ours:.4f}",
+        wanted=f"{'at least' if same else 'above'} {theirs:.4f}",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ml_assets.stages.evaluate import Report, Trial, compare, measure_row_milliseconds
+from ml_assets.stages.gate import rival_reason
 from ml_assets.stages.model import Model
 from ml_assets.stages.train import Candidate, train_candidate
 from ml_assets.use_case import Slice, UseCase
@@ -268,13 +269,24 @@ def test_reports_of_before_can_be_read(good: Candidate, judge: Judge) -> None:
     assert old.slices[0].required
 
 
-@pytest.mark.parametrize(("simpler", "name"), [("baseline", "the baseline"), ("climatology", "climatology")])
-def test_a_model_that_does_not_beat_a_simpler_forecast_is_refused(
-    simpler: str, name: str, good: Candidate, small_case: UseCase, judge: Judge
-) -> None:
-    as_good = replace(good, **{simpler: good.model})
+def test_a_model_that_does_not_beat_a_simpler_forecast_of_another_family_is_refused(good: Candidate, judge: Judge) -> None:
+    ours = judge(good).candidate
+    as_good = rival_reason(ours, replace(ours, family="logistic"), "the baseline")
 
-    assert failed(judge(as_good)) == [f"average_precision better than {name}"]
+    assert (as_good.name, as_good.passed) == ("average_precision better than the baseline", False)
+    assert rival_reason(ours, judge(good).baseline, "the baseline").passed
+
+
+def test_a_candidate_of_the_simpler_family_must_not_be_worse_than_it(good: Candidate, judge: Judge) -> None:
+    """Where the search finds nothing better than the baseline's family, the candidate is the baseline."""
+    assert failed(judge(replace(good, model=good.baseline))) == []
+
+    baseline = judge(good).baseline
+    worse = replace(baseline, metrics={**baseline.metrics, "average_precision": baseline.metrics["average_precision"] - 0.0001})
+
+    assert rival_reason(baseline, baseline, "the baseline").passed
+    found = rival_reason(worse, baseline, "the baseline")
+    assert (found.name, found.passed) == ("average_precision not below the baseline", False)
 
 
 def test_scores_that_are_not_finite_are_an_error_not_a_refusal(good: Candidate, judge: Judge) -> None:
