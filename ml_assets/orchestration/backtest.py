@@ -84,8 +84,8 @@ def is_stale(case: UseCase, store: Store) -> bool:
 
 def _week(case: UseCase, week: summary.Week, settled: set[str]) -> BacktestWeek:
     report, known = week.report, week.live if week.days and settled.issuperset(week.days) else None
-    shown = {name: known[name] for name in (AVERAGE_PRECISION, "roc_auc", "precision", "recall") if known} if known else None
-    if shown is not None and known is not None and case.investigation:
+    shown = {name: known[name] for name in (AVERAGE_PRECISION, "roc_auc", "precision", "recall")} if known else None
+    if shown and known and case.investigation:
         shown[case.investigation.metric] = known["precision_at_top"]
     return BacktestWeek(
         week=week.week,

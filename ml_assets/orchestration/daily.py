@@ -288,7 +288,7 @@ def _stage(
         specs=[
             dg.AssetSpec(
                 [case.name, table],
-                deps=[*_deps(case, known, daily=daily)],
+                deps=list(_deps(case, known, daily=daily)),
                 description=_DESCRIPTIONS.get(_kind_of(case, table), ""),
                 group_name=f"{case.name}/{'rejected' if _kind_of(case, table) == 'rejected' else group}",
                 kinds=kinds,

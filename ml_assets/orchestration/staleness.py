@@ -99,7 +99,7 @@ def seen_by_now(case: UseCase, instance: dg.DagsterInstance, recipe: Recipe) -> 
     for each in recipe.inputs:
         pointers[each.table] = _latest(instance.fetch_materializations, case, each.table) if each.hashed else _ALL_SEEN
     if recipe.also:
-        pointers |= {**dict.fromkeys(recipe.also_from, _ALL_SEEN)}
+        pointers |= dict.fromkeys(recipe.also_from, _ALL_SEEN)
         pointers[recipe.also_named] = _latest(instance.fetch_observations, case, recipe.also_named)
     return pointers
 
