@@ -30,7 +30,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ml_assets.stages import features
+from ml_assets.stages.stretches import stretches
 from ml_assets.use_case import Day, Trailing, UseCase, day_range, shift
 from ml_assets.use_cases.card_fraud import CARD_FRAUD
 from ml_assets.use_cases.card_fraud.features import FRAUD, PAYMENT, SETTLED
@@ -56,8 +56,6 @@ WARM_UP_ROWS = 2_000
 DAYS = day_range("2018-04-01", "2018-07-31")
 AT_LEAST = {"DuckDB": 1.5, "pandas, group by group": 100.0}
 """How many times as long as ours the others have to take."""
-MOST_VALUES = 40_000_000
-"""As in `orchestration.daily`, which would bring Dagster along."""
 SIZES = ((1, 122), (3, 122), (10, 122), (10, 183))
 """Times 5,000 customers and 10,000 terminals, and days; the last makes 17 million payments."""
 MOST_GIGABYTES = 16
@@ -440,12 +438,11 @@ def write_days(folder: Path, times: int, days: int) -> None:
 
 
 def in_parts(folder: Path, days: int) -> Scale:
-    """All days as the pipeline takes them: stretches of at most `MOST_VALUES`, each with its look-back."""
+    """All days as the pipeline takes them: `stretches`, each with its look-back."""
     case = CARD_FRAUD
     asked_days = day_range(DAYS[0], shift(DAYS[0], days - 1))
-    counted = np.array([len(pd.read_parquet(folder / day / "transactions.parquet", columns=["day"])) for day in asked_days])
-    stretch = dict(zip(asked_days, np.cumsum(counted) * len(case.features.columns) // MOST_VALUES, strict=True))
-    parts = [list(part) for _, part in groupby(asked_days, key=stretch.__getitem__)]
+    counted = {day: len(pd.read_parquet(folder / day / "transactions.parquet", columns=["day"])) for day in asked_days}
+    parts = stretches(counted, columns=len(case.features.columns), look_back=case.lookback_days)
     facts = rows = 0
     reading = computing = 0.0
     for part in parts:
@@ -456,7 +453,7 @@ def in_parts(folder: Path, days: int) -> Scale:
         made = features.compute(case, events[events["day"] >= part[0]], tables)
         reading, computing = reading + read - started, computing + time.perf_counter() - read
         facts, rows = facts + sum(map(len, tables.values())), rows + len(made)
-    assert rows == counted.sum()
+    assert rows == sum(counted.values())
     return Scale(
         payments=rows, parts=len(parts), facts_read=facts, reading_seconds=reading, seconds=computing, peak_megabytes=_peak()
     )
@@ -492,7 +489,7 @@ def scaled(out: Console, most: int) -> bool:
             f"{cost.peak_megabytes:,.0f}",
         )
         out.print("".join(f"{cell:>14}" for cell in cells), style="" if cost.peak_megabytes <= 1000 * MOST_GIGABYTES else "red")
-    out.print(f"A stretch reads up to {CARD_FRAUD.lookback_days} days before it again, so facts grow faster than payments.")
+    out.print(f"A stretch reads up to {CARD_FRAUD.lookback_days} days before it again; where days are large it is half as long.")
     return fits
 
 

@@ -6,10 +6,8 @@ A step gets a range of days, often one, and there is no second code path for eit
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import dagster as dg
-import numpy as np
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
@@ -21,6 +19,7 @@ from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
 from ml_assets.stages.clean import accounting_findings, clean
 from ml_assets.stages.quality import Verdict, audit
+from ml_assets.stages.stretches import stretches
 from ml_assets.storage.tables import Tables
 from ml_assets.use_case import WHOLE, Column, Day, DType, Reported, Table, UseCase, shift
 
@@ -33,8 +32,6 @@ REJECTED_COLUMNS = (
     Column(name="reason", dtype=DType.STRING),
     Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
 )
-MOST_VALUES = 40_000_000
-"""Rows times columns that a step computes at once: 320 MB, some four times that while it is checked and written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,18 +49,12 @@ class Days:
         """The days that can be made."""
         return list(self.inputs)
 
-    def parts(self, by: str | None, *, columns: int) -> Iterator["Days"]:
-        """The days in stretches of at most `MOST_VALUES` of a table (a day at least), so that memory has a bound; or all at once.
-
-        No days, no stretches: a step whose days are all held back computes nothing.
-        """
+    def parts(self, bound: tuple[str, int] | None) -> Iterator["Days"]:
+        """The days in stretches (`_stage` says of what), or all at once. No days, no stretches: all held back, nothing is computed."""
+        by, look_back = bound or ("", 0)
         counted = self.tables.ledger(by, self.ready) if by else {}
-        reached = np.cumsum([counted[day].rows if day in counted else 0 for day in self.ready])
-        stretches = [
-            list(days)
-            for _, days in groupby(self.ready, key=dict(zip(self.ready, reached * columns // MOST_VALUES, strict=True)).__getitem__)
-        ]
-        for stretch in stretches:
+        rows = {day: counted[day].rows if day in counted else 0 for day in self.ready}
+        for stretch in stretches(rows, columns=len(self.case.features.columns), look_back=look_back):
             yield replace(self, inputs={day: self.inputs[day] for day in stretch})
 
     def around(self, table: str, *, back: int = 0, ahead: int = 0) -> pd.DataFrame:
@@ -197,7 +188,7 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
         kinds={"pandas", "deltalake"},
         schemas={"features": columns},
         group="features",
-        bound=case.events,
+        bound=(case.events, case.lookback_days),
     )
 
 
@@ -225,7 +216,7 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         kinds={"lightgbm", "deltalake"},
         schemas={"scores": columns},
         group="scores",
-        bound="features",
+        bound=("features", 0),
     )
 
 
@@ -273,9 +264,12 @@ def _stage(
     group: str,
     schemas: Mapping[str, Sequence[Column]] | None = None,
     daily: bool = True,
-    bound: str | None = None,
+    bound: tuple[str, int] | None = None,
 ) -> dg.AssetsDefinition:
-    """An asset step over a range: reads what is ready, makes it, publishes the good days of each table."""
+    """An asset step over a range: reads what is ready, makes it, publishes the good days of each table.
+
+    `bound` names the table whose rows bound the memory of a step, and how many days of facts each stretch reads before its own.
+    """
     partitions = case_days(case) if daily else None
     specs = {
         table: [check_spec(case, table, name, text, partitions) for name, text in described.items()]
@@ -310,7 +304,7 @@ def _stage(
         provenance = provenance_tags(case, store, known, list(inputs), seen)
         log = context.log.info
         days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, log=log)
-        for part in days.parts(by=bound, columns=len(case.features.columns)):
+        for part in days.parts(bound):
             for made in make(part):
                 yield from publish(context, days.tables, made, specs[made.table], provenance)
         yield from observations_after(case, store, context.instance, recipe, asked)

@@ -7,13 +7,15 @@ What is unknown is missing: a mean over no facts, a plane that is not registered
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.windows import Int64Array, Known, Timeline, ratio, span, trailing
+from ml_assets.stages.questions import Entity, Questions, Series, microseconds
+from ml_assets.stages.windows import Int64Array, Known, ratio, span, trailing
 from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
 
 Tables = Mapping[str, pd.DataFrame]
@@ -53,103 +55,49 @@ def columns_of(trailing: Sequence[Trailing], latest: Sequence[Latest], lookups: 
 
 
 def _derived(case: UseCase, events: pd.DataFrame, tables: Tables) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    questions = _Questions(case, events, tables)
-    for each in case.features.trailing:
-        yield from _trailing_values(each, questions)
-    for latest in case.features.latest:
-        yield from _latest_values(latest, questions)
+    questions = Questions(case, events, tables)
+
+    def answered(asked: tuple[Series, Entity]) -> list[tuple[str, npt.NDArray[Any]]]:
+        series, entity = asked
+        known = questions.known(series, entity)
+        windows = [each for each in case.features.trailing if entity in each.entities and questions.series(each) == series]
+        rows = [each for each in case.features.latest if entity == each.entity and questions.series(each) == series]
+        return [
+            *(answer for each in windows for answer in _trailing_values(each, entity, known, questions)),
+            *(answer for each in rows for answer in _latest_values(each, known, questions)),
+        ]
+
+    yield from chain.from_iterable(questions.each(answered, questions.asked).values())
     for lookup in case.features.lookups:
         found = tables[lookup.table].set_index(lookup.by).reindex(events[lookup.by])
         yield from ((f"{lookup.table}_{value}", found[value].to_numpy(dtype=np.float64)) for value in lookup.values)
 
 
-class _Questions:
-    """The events as questions, with the timelines and entity codes that several features share."""
-
-    def __init__(self, case: UseCase, events: pd.DataFrame, tables: Tables) -> None:
-        self.case, self.events, self.tables = case, events, tables
-        self.asked_at = _microseconds(events[case.event_time])
-        self._ranks: dict[tuple[str, str], tuple[Int64Array, Int64Array]] = {}
-        self._entities: dict[tuple[str, tuple[str, ...]], tuple[Int64Array, Int64Array]] = {}
-        self._timelines: dict[tuple[str, str, str], tuple[Timeline, Int64Array]] = {}
-        self._known: dict[tuple[str, tuple[str, ...], str, str], Known] = {}
-
-    def about(self, table: str, entity: tuple[str, ...], *, known_at: str, value: str, id: str) -> tuple[Known, Int64Array]:
-        """What is known about entities, and which rows of the table are facts: those whose `known_at` and value exist."""
-        facts = self.tables[table]
-        there = "" if facts[value].notna().all() else value  # values that are never missing have one timeline
-        timeline, rows = self._timeline(table, known_at, there, id)
-        key = (table, entity, known_at, there)
-        if key not in self._known:
-            fact_entity, asked_entity = self._entity(table, entity)
-            self._known[key] = Known.of(timeline, fact_entity=fact_entity[rows], asked_entity=asked_entity)
-        return self._known[key], rows
-
-    def _timeline(self, table: str, known_at: str, value: str, id: str) -> tuple[Timeline, Int64Array]:
-        key = (table, known_at, value)
-        if key not in self._timelines:
-            facts = self.tables[table]
-            rows = np.flatnonzero(facts[known_at].notna() & (facts[value].notna() if value else True))
-            fact_rank, asked_rank = self._rank(table, id)
-            timeline = Timeline.of(
-                known_at=_microseconds(facts[known_at])[rows], fact_id=fact_rank[rows], asked_at=self.asked_at, asked_id=asked_rank
-            )
-            self._timelines[key] = timeline, rows
-        return self._timelines[key]
-
-    def _entity(self, table: str, entity: tuple[str, ...]) -> tuple[Int64Array, Int64Array]:
-        """One whole number for each entity, the same in facts and events; -1 where a part of it is missing."""
-        if (table, entity) not in self._entities:
-            facts = self.tables[table]
-            if len(entity) == 1:
-                codes, _ = pd.factorize(pd.concat([facts[entity[0]], self.events[entity[0]]], ignore_index=True))
-            else:
-                parts = [np.concatenate(self._entity(table, (column,))) for column in entity]
-                codes = parts[0]
-                for part in parts[1:]:
-                    codes = np.where((codes < 0) | (part < 0), -1, codes * (part.max(initial=0) + 1) + part)
-            self._entities[table, entity] = codes[: len(facts)], codes[len(facts) :]
-        return self._entities[table, entity]
-
-    def _rank(self, table: str, id: str) -> tuple[Int64Array, Int64Array]:
-        if (table, id) not in self._ranks and table != self.case.events:
-            # Ids of another kind of thing cannot be compared with those of events: what is known at the very moment counts.
-            self._ranks[table, id] = np.zeros(len(self.tables[table]), dtype=np.int64), np.ones(len(self.events), dtype=np.int64)
-        elif (table, id) not in self._ranks:
-            both = pd.concat([self.tables[table][id], self.events["event_id"]], ignore_index=True)
-            codes = pd.factorize(both, sort=True)[0].astype(np.int64)
-            facts = len(self.tables[table])
-            self._ranks[table, id] = codes[:facts], codes[facts:]
-        return self._ranks[table, id]
-
-
-def _trailing_values(declared: Trailing, questions: _Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    fact = declared.fact
-    for entity in declared.entities:
-        known, rows = questions.about(fact.table, entity, known_at=fact.known_at, value=fact.value, id=fact.id)
-        values = questions.tables[fact.table][fact.value].to_numpy()[rows].astype(np.int64)
-        wanted = _summed(declared.statistics, values)
-        answers = trailing(known, list(wanted.values()), declared.windows)
-        ages = span(known, declared.windows) if "span" in declared.statistics else {}
-        for window in declared.windows:
-            count, *sums = answers[window]
-            total = dict(zip(wanted, sums, strict=True))
-            for statistic in declared.statistics:
-                match statistic:
-                    case "count":
-                        answer: npt.NDArray[Any] = count.astype(np.float64)
-                    case "sum":
-                        answer = total[""].astype(np.float64)
-                    case "mean":
-                        answer = ratio(total[""], count)
-                    case "std":
-                        mean = ratio(total[""], count)
-                        answer = np.sqrt(np.maximum(ratio(total["square"], count) - mean * mean, 0.0))
-                    case "span":
-                        answer = np.where(ages[window] >= 0, ages[window] / MICROSECONDS_A_DAY, np.nan)
-                    case Share():
-                        answer = ratio(total[statistic.name], count)
-                yield _trailing_name(fact, statistic, window, entity), answer
+def _trailing_values(
+    declared: Trailing, entity: Entity, known: Known, questions: Questions
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    wanted = _summed(declared.statistics, questions.values(declared, declared.fact.value).astype(np.int64))
+    answers = trailing(known, list(wanted.values()), declared.windows)
+    ages = span(known, declared.windows) if "span" in declared.statistics else {}
+    for window in declared.windows:
+        count, *sums = answers[window]
+        total = dict(zip(wanted, sums, strict=True))
+        for statistic in declared.statistics:
+            match statistic:
+                case "count":
+                    answer: npt.NDArray[Any] = count.astype(np.float64)
+                case "sum":
+                    answer = total[""].astype(np.float64)
+                case "mean":
+                    answer = ratio(total[""], count)
+                case "std":
+                    mean = ratio(total[""], count)
+                    answer = np.sqrt(np.maximum(ratio(total["square"], count) - mean * mean, 0.0))
+                case "span":
+                    answer = np.where(ages[window] >= 0, ages[window] / MICROSECONDS_A_DAY, np.nan)
+                case Share():
+                    answer = ratio(total[statistic.name], count)
+            yield _trailing_name(declared.fact, statistic, window, entity), answer
 
 
 def _summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64Array]:
@@ -159,20 +107,16 @@ def _summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64
     return wanted | {each.name: (values >= each.at_least).astype(np.int64) for each in statistics if isinstance(each, Share)}
 
 
-def _latest_values(declared: Latest, questions: _Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    facts = questions.tables[declared.table]
-    known, rows = questions.about(
-        declared.table, declared.entity, known_at=declared.known_at, value=declared.known_at, id=declared.id
-    )
-    known_at = _microseconds(facts[declared.known_at])[rows].astype(np.float64)
+def _latest_values(declared: Latest, known: Known, questions: Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    known_at = questions.known_at(declared).astype(np.float64)
     now, age = _within(known.latest(itself=declared.itself), known_at, questions.asked_at, declared.within)
     for value in declared.values:
-        yield f"{declared.name}_{value}", _take(facts[value].to_numpy(dtype=np.float64)[rows], now)
+        yield f"{declared.name}_{value}", _take(questions.values(declared, value).astype(np.float64), now)
     if declared.changes:
         then = questions.asked_at - declared.change_over // timedelta(microseconds=1)
         before, _ = _within(known.latest(declared.change_over), known_at, then, declared.within)
     for value in declared.changes:
-        values = facts[value].to_numpy(dtype=np.float64)[rows]
+        values = questions.values(declared, value).astype(np.float64)
         yield f"{declared.name}_{value}_change", _take(values, now) - _take(values, before)
     yield f"{declared.name}_age_minutes", age
 
@@ -191,14 +135,9 @@ def _take(values: npt.NDArray[np.float64], index: Int64Array) -> npt.NDArray[np.
     return np.append(values, np.nan)[index]
 
 
-def _microseconds(instants: pd.Series) -> Int64Array:
-    naive: Int64Array = instants.dt.as_unit("us").dt.tz_convert(None).to_numpy().astype("datetime64[us]").astype(np.int64)
-    return naive
-
-
 def _array(values: pd.Series) -> npt.NDArray[Any]:
     """A column as numpy has it: instants as datetime64[us] in UTC, since pandas would give an object for each."""
-    return _microseconds(values).view("datetime64[us]") if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
+    return microseconds(values).view("datetime64[us]") if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
 
 
 def _typed(values: npt.NDArray[Any], column: Column) -> Any:

@@ -79,8 +79,7 @@ class Known:
     @classmethod
     def of(cls, timeline: Timeline, *, fact_entity: Int64Array, asked_entity: Int64Array) -> "Known":
         span = len(timeline.times) + 1
-        rows = _by_entity(fact_entity, timeline.facts)
-        rows = rows[fact_entity[rows] >= 0]
+        rows = _by_entity(fact_entity, timeline.facts[fact_entity[timeline.facts] >= 0])
         order = _by_entity(asked_entity, timeline.questions)
         return cls(
             timeline=timeline,

@@ -3,6 +3,7 @@
 import math
 import os
 import statistics
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml_assets.stages import questions
 from ml_assets.stages.clean import clean
 from ml_assets.stages.features import compute
 from ml_assets.stages.ingest import ingested
@@ -126,6 +128,24 @@ def test_the_order_of_payments_and_of_rows_does_not_matter(tables: Frames, asked
     turned = compute(CASE, asked.sample(frac=1, random_state=4), shuffled).set_index("event_id")
 
     assert different(turned.loc[together.index], together) == []
+
+
+def test_threads_find_the_same(
+    tables: Frames, asked: pd.DataFrame, together: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(asked) < questions.MANY_EVENTS
+    names = set()
+
+    def used(self: questions.Questions, *args: object, of: Callable[..., object] = questions.Questions.known) -> object:
+        names.add(threading.current_thread().name)
+        return of(self, *args)
+
+    monkeypatch.setattr(questions, "MANY_EVENTS", 0)
+    monkeypatch.setattr(questions.Questions, "known", used)
+    in_threads = compute(CASE, asked, tables).set_index("event_id")
+
+    assert different(in_threads, together) == []
+    assert threading.main_thread().name not in names
 
 
 # Without the future -----------------------------------------------------------------------------------------------------------

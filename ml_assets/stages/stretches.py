@@ -1,0 +1,28 @@
+"""Days in stretches that fit in memory."""
+
+from collections.abc import Mapping
+from itertools import groupby
+
+import numpy as np
+
+from ml_assets.use_case import Day
+
+MOST_VALUES = 40_000_000
+"""Rows times columns that are computed at once: 320 MB, some four times that while they are checked and written."""
+PER_LOOK_BACK = 2
+"""Stretches in the days that are looked back on. With more, time goes into reading facts again; with fewer, memory into features."""
+
+
+def stretches(rows: Mapping[Day, int], *, columns: int, look_back: int = 0) -> list[list[Day]]:
+    """Days in order, cut into stretches of about `MOST_VALUES`, a day at least.
+
+    A stretch reads `look_back` days before it again, which costs more than its own where it is much shorter. So it is half as long where
+    days are large: then facts are read three times, however many there are a day.
+
+    Args:
+        rows: how many rows of how many `columns` each day has.
+    """
+    reached = np.cumsum(list(rows.values())) * columns
+    of_half = reached[-1] / len(rows) * look_back / PER_LOOK_BACK if rows else 0
+    place = dict(zip(rows, reached // max(MOST_VALUES, of_half), strict=True))
+    return [list(days) for _, days in groupby(rows, key=place.__getitem__)]
