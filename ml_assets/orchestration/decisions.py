@@ -16,7 +16,7 @@ from ml_assets.stages import package
 from ml_assets.stages.comparison import Comparison, paired_bootstrap
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.inputs import labels_of
-from ml_assets.stages.labels import latest_known, news
+from ml_assets.stages.labels import to_judge
 from ml_assets.stages.metrics import Performance, measure
 from ml_assets.stages.report import headline
 from ml_assets.storage.decisions import GATE, MANUAL, Decision, Manual, Period, Standing, standing
@@ -328,13 +328,8 @@ def _to_judge(case: UseCase, store: Store, first: Day, last: Day) -> pd.DataFram
     back = case.investigation.known_for.days if case.investigation else 0
     days = [day for day in tables.ledger("labels") if shift(first, -back) <= day <= shift(last, case.label_lookback_days)]
     labels = tables.read("labels", days)
-    told = latest_known(labels, None).set_index("event_id")
     rows = tables.read("features", [day for day in tables.ledger("features") if first <= day <= last])
-    rows = rows[rows["event_id"].isin(told.index)]
-    columns = ["label", *([case.investigation.entity] if case.investigation else [])]
-    # Side by side, since pandas warns of columns inserted into a wide frame.
-    rows = pd.concat([rows, *(rows["event_id"].map(told[name]).rename(name) for name in columns)], axis=1)
-    return rows[news(rows, labels, first=first, case=case)]
+    return to_judge(rows, labels, known_by=None, first=first, case=case)
 
 
 def _promotion(case: UseCase, store: Store, found: Standing) -> Decision | None:

@@ -88,6 +88,11 @@ def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[
 def stale_days(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> list[Day]:
     """The days that can be made, and are not published from what is there now."""
     made_from, _ = expected_inputs(case, store, recipe, days)
+    return not_made_from(case, store, recipe, made_from)
+
+
+def not_made_from(case: UseCase, store: Store, recipe: Recipe, made_from: Mapping[Day, str]) -> list[Day]:
+    """Of days with a hash of what they would be made from, those that are not published from it."""
     ledger = store.tables(case).ledger(recipe.table)
     return [day for day, inputs in made_from.items() if day not in ledger or ledger[day].inputs != inputs]
 

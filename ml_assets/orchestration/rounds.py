@@ -12,7 +12,7 @@ import dagster as dg
 from ml_assets.orchestration import backtest
 from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.pipeline import build_defs
-from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, stale_days
+from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, stale_days
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weekly import GATE
 from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, possible_weeks, stale_weeks
@@ -159,7 +159,7 @@ def _settle(runner: Runner, line: Sequence[Recipe], days: Sequence[Day]) -> None
 def _stale(runner: Runner, recipe: Recipe, days: Sequence[Day], tried: set[tuple[str, Day, str]]) -> dict[Day, str]:
     """Days to make, with their inputs: stale ones, and those of which Dagster was never told, as after a kill between the two."""
     inputs, _ = expected_inputs(runner.case, runner.store, recipe, days)
-    stale = set(stale_days(runner.case, runner.store, recipe, days))
+    stale = set(not_made_from(runner.case, runner.store, recipe, inputs))
     told = _told(runner, recipe.table)
     wanted = {day: made_from for day, made_from in inputs.items() if day in stale or day not in told}
     return {day: made_from for day, made_from in wanted.items() if (recipe.table, day, made_from) not in tried}

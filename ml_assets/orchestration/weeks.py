@@ -145,25 +145,18 @@ class MatureEvents:
 
     def rows(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
         """Events of these days whose label was known by then, with the column `label`."""
-        known = labels.latest_known(self._labels, known_by).set_index("event_id")["label"]
         within = self._features[self._features["day"].between(min(days), max(days))]
-        label = within["event_id"].map(known)
-        # Side by side, since pandas warns of columns inserted into a wide frame.
-        return pd.concat([within[label.notna()], label[label.notna()].rename("label")], axis=1)
+        return labels.labelled(within, self._labels, known_by=known_by)
 
     def to_judge(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
-        """The same, without the events that are no news, and with the entity that is looked into."""
-        rows, case = self.rows(days, known_by=known_by), self._case
-        if self._kinds is not None:
-            reported = self._kinds[self._kinds["known_at"] <= known_by].drop_duplicates("event_id").set_index("event_id")
-            kinds = [rows["event_id"].map(reported[kind]).rename(kind) for kind in reported.columns.drop("known_at")]
-            rows = pd.concat([rows, *kinds], axis=1)
-        if case.investigation is None:
+        """The same, without the events that are no news, with the entity that is looked into and the kinds of positives."""
+        within = self._features[self._features["day"].between(min(days), max(days))]
+        rows = labels.to_judge(within, self._labels, known_by=known_by, first=min(days), case=self._case)
+        if self._kinds is None:
             return rows
-        by_then = self._labels[self._labels["known_at"] <= known_by]
-        entity = rows["event_id"].map(by_then.drop_duplicates("event_id").set_index("event_id")[case.investigation.entity])
-        rows = pd.concat([rows, entity.rename(case.investigation.entity)], axis=1)
-        return rows[labels.news(rows, by_then, first=min(days), case=case)]
+        reported = self._kinds[self._kinds["known_at"] <= known_by].drop_duplicates("event_id").set_index("event_id")
+        kinds = [rows["event_id"].map(reported[kind]).rename(kind) for kind in reported.columns.drop("known_at")]
+        return pd.concat([rows, *kinds], axis=1)
 
 
 def _kinds_of_positives(case: UseCase, store: Store, days: Sequence[Day]) -> pd.DataFrame | None:

@@ -126,6 +126,30 @@ def latest_known(labels: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFra
     return known[~repeated].drop_duplicates("event_id", keep="last")
 
 
+def labelled(events: pd.DataFrame, labels: pd.DataFrame, *, known_by: pd.Timestamp | None) -> pd.DataFrame:
+    """The events whose label is known at a moment (None: by now), with the column `label`."""
+    label = events["event_id"].map(latest_known(labels, known_by).set_index("event_id")["label"])
+    return _beside(events, label.rename("label"))[label.notna()]
+
+
+def to_judge(
+    events: pd.DataFrame, labels: pd.DataFrame, *, known_by: pd.Timestamp | None, first: Day, case: UseCase
+) -> pd.DataFrame:
+    """The same, without the events that are no `news`, and with the entity that is looked into."""
+    rows = labelled(events, labels, known_by=known_by)
+    if case.investigation is None:
+        return rows
+    by_then = labels if known_by is None else labels[labels["known_at"] <= known_by]
+    entity = case.investigation.entity
+    rows = _beside(rows, rows["event_id"].map(by_then.drop_duplicates("event_id").set_index("event_id")[entity]).rename(entity))
+    return rows[news(rows, by_then, first=first, case=case)]
+
+
+def _beside(rows: pd.DataFrame, column: pd.Series) -> pd.DataFrame:
+    """Side by side, since pandas warns of columns inserted into a wide frame."""
+    return pd.concat([rows, column], axis=1)
+
+
 def already_known(labels: pd.DataFrame, investigation: Investigation, *, day: Day, first: Day, case: UseCase) -> set[str]:
     """The entities that are known as positive when a day begins: by a label that became known since `known_for` before `first`.
 
