@@ -329,7 +329,7 @@ def _to_judge(case: UseCase, store: Store, first: Day, last: Day) -> pd.DataFram
     days = [day for day in tables.ledger("labels") if shift(first, -back) <= day <= shift(last, case.label_lookback_days)]
     labels = tables.read("labels", days)
     rows = tables.read("features", [day for day in tables.ledger("features") if first <= day <= last])
-    return to_judge(rows, labels, known_by=None, first=first, case=case)
+    return to_judge(rows, labels, first=first, case=case)
 
 
 def _promotion(case: UseCase, store: Store, found: Standing) -> Decision | None:

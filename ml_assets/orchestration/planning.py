@@ -195,7 +195,7 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         if not published:
             return {}
         reported = tables.read("labels", published)
-        known = labels.latest_known(reported, None)
+        known = labels.latest_known(reported)
         contents = content_hashes(known.drop(columns="day").assign(day=known["event_day"]).sort_values("event_id"), scored)
         news = {day: _known_positives(case, reported, day) for day in scored}
         return {

@@ -124,7 +124,7 @@ def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
     back = case.investigation.known_for.days if case.investigation else 0
     ahead = [day for day in tables.ledger("labels") if shift(min(days), -back) <= day <= shift(max(days), case.label_lookback_days)]
     labels = tables.read("labels", ahead)
-    return performance(tables.read("scores", days), latest_known(labels, None), reported=labels, first=min(days), case=case)
+    return performance(tables.read("scores", days), latest_known(labels), reported=labels, first=min(days), case=case)
 
 
 def _counted(case: UseCase) -> list[str]:

@@ -54,7 +54,7 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
         mature = MatureEvents(case, store, weeks)
         for week, planned in plans.items():
             candidate = _trained(case, store, planned, mature)
-            holdout = mature.to_judge(planned.holdout, known_by=planned.as_of)
+            holdout = mature.to_judge(planned.holdout, before=planned.week)
             stretches = {"training": planned.training, "holdout": planned.holdout, "refit": planned.refit}
             days = {name: (stretch[0], stretch[-1]) for name, stretch in stretches.items() if stretch}
             manifest = package.manifest_of(
@@ -165,7 +165,7 @@ def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None
     if note is None:
         raise FileNotFoundError(f"week {week} has no sound candidate: materialise {CANDIDATE} first")
     files, manifest = store.models.load(case.name, note["version"])
-    holdout = mature.to_judge(planned.holdout, known_by=planned.as_of)
+    holdout = mature.to_judge(planned.holdout, before=planned.week)
     champion_files, champion_manifest = store.models.load(case.name, champion) if champion else ({}, {})
     ours = package.candidate_in(files, manifest)
     return evaluate.compare(
@@ -188,7 +188,7 @@ def _decide(case: UseCase, store: Store, planned: WeekPlan, champion: str | None
 
 
 def _trained(case: UseCase, store: Store, planned: WeekPlan, mature: MatureEvents) -> Candidate:
-    rows = mature.rows(planned.training, known_by=case.starts(planned.holdout_begins))
+    rows = mature.rows(planned.training, before=planned.holdout_begins)
     candidate = train.train_candidate(
         rows,
         rows["label"].to_numpy(),
@@ -199,7 +199,7 @@ def _trained(case: UseCase, store: Store, planned: WeekPlan, mature: MatureEvent
     )
     if not planned.refit:
         return candidate
-    everything = mature.rows(planned.refit, known_by=planned.as_of)
+    everything = mature.rows(planned.refit, before=planned.week)
     return replace(candidate, served=train.by_recipe(candidate.recipe, everything, everything["label"].to_numpy(), case=case))
 
 

@@ -143,27 +143,32 @@ class MatureEvents:
         self._labels = tables.read("labels", tables.ledger("labels", days))
         self._kinds = _kinds_of_positives(case, store, days)
 
-    def rows(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
-        """Events of these days whose label was known by then, with the column `label`."""
-        within = self._features[self._features["day"].between(min(days), max(days))]
-        return labels.labelled(within, self._labels, known_by=known_by)
+    def rows(self, days: Sequence[Day], *, before: Day) -> pd.DataFrame:
+        """Events of these days whose label became known before a day, with the column `label`."""
+        return labels.labelled(self._of(days), self._known(before))
 
-    def to_judge(self, days: Sequence[Day], *, known_by: pd.Timestamp) -> pd.DataFrame:
+    def to_judge(self, days: Sequence[Day], *, before: Day) -> pd.DataFrame:
         """The same, without the events that are no news, with the entity that is looked into and the kinds of positives."""
-        within = self._features[self._features["day"].between(min(days), max(days))]
-        rows = labels.to_judge(within, self._labels, known_by=known_by, first=min(days), case=self._case)
+        rows = labels.to_judge(self._of(days), self._known(before), first=min(days), case=self._case)
         if self._kinds is None:
             return rows
-        reported = self._kinds[self._kinds["known_at"] <= known_by].drop_duplicates("event_id").set_index("event_id")
-        kinds = [rows["event_id"].map(reported[kind]).rename(kind) for kind in reported.columns.drop("known_at")]
-        return pd.concat([rows, *kinds], axis=1)
+        told = self._kinds[self._kinds["day"] < before].drop_duplicates("event_id").set_index("event_id")
+        kinds = [rows["event_id"].map(told[kind]).rename(kind) for kind in told.columns.drop("day")]
+        return pd.concat([rows.drop(columns=[kind.name for kind in kinds], errors="ignore"), *kinds], axis=1)
+
+    def _of(self, days: Sequence[Day]) -> pd.DataFrame:
+        return self._features[self._features["day"].between(min(days), max(days))]
+
+    def _known(self, before: Day) -> pd.DataFrame:
+        """By the day on which a label is filed, and so by what a week is hashed from; the clock would let midnight in."""
+        return self._labels[self._labels["day"] < before]
 
 
 def _kinds_of_positives(case: UseCase, store: Store, days: Sequence[Day]) -> pd.DataFrame | None:
-    """What reports say about the kind of a positive, where slices ask for it: `event_id`, `known_at` and these columns."""
+    """What reports say about the kind of a positive, where slices ask for it: `event_id`, `day` of the report and these columns."""
     asked = [declared.column for declared in case.gate.slices if declared.of_positives]
     if not asked or not isinstance(case.label, Reported):
         return None
     tables, table = store.tables(case), case.label.table
-    rows = tables.read(table, tables.ledger(table, days), columns=["event_id", case.label.known_at, *asked])
-    return rows.rename(columns={case.label.known_at: "known_at"}).sort_values("known_at", kind="stable")
+    rows = tables.read(table, tables.ledger(table, days), columns=["event_id", case.label.known_at, "day", *asked])
+    return rows.sort_values(case.label.known_at, kind="stable").drop(columns=case.label.known_at)

@@ -20,6 +20,7 @@ from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trail
 
 Tables = Mapping[str, pd.DataFrame]
 MICROSECONDS_A_DAY = 86_400_000_000
+MOST_TO_SQUARE = 3_037_000_499
 
 
 def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -103,7 +104,10 @@ def _trailing_values(
 def _summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64Array]:
     """What has to be summed for some statistics: nothing for counts."""
     wanted = {"": values} if {"sum", "mean", "std"} & {each for each in statistics if isinstance(each, str)} else {}
-    wanted |= {"square": values * values} if "std" in statistics else {}
+    if "std" in statistics:
+        if np.abs(values).max(initial=0) > MOST_TO_SQUARE:
+            raise OverflowError(f"a value of {np.abs(values).max():,} has no square in 64 bits: declare a maximum of its column")
+        wanted["square"] = values * values
     return wanted | {each.name: (values >= each.at_least).astype(np.int64) for each in statistics if isinstance(each, Share)}
 
 

@@ -113,36 +113,33 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
     return found
 
 
-def latest_known(labels: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame:
-    """The label in force for each event at a moment: the last one known by then; by now when the moment is None.
+def latest_known(labels: pd.DataFrame) -> pd.DataFrame:
+    """The label in force for each event, the last one that became known: of those that a caller may know.
 
     Where a label was only repeated, `known_at` and `day` are those of the first time.
     """
-    by_then = labels if as_of is None else labels[labels["known_at"] <= as_of]
-    known = by_then.sort_values("known_at", kind="stable")
+    known = labels.sort_values("known_at", kind="stable")
     repeated = known["event_id"].duplicated(keep=False).to_numpy(copy=True)
     several = known[repeated]  # few: grouping all labels would take a second a million
     repeated[repeated] = (several["label"] == several.groupby("event_id")["label"].shift()).to_numpy()
     return known[~repeated].drop_duplicates("event_id", keep="last")
 
 
-def labelled(events: pd.DataFrame, labels: pd.DataFrame, *, known_by: pd.Timestamp | None) -> pd.DataFrame:
-    """The events whose label is known at a moment (None: by now), with the column `label`."""
-    label = events["event_id"].map(latest_known(labels, known_by).set_index("event_id")["label"])
+def labelled(events: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The events that have one of these labels, with the column `label`."""
+    label = events["event_id"].map(latest_known(labels).set_index("event_id")["label"])
     return _beside(events, label.rename("label"))[label.notna()]
 
 
-def to_judge(
-    events: pd.DataFrame, labels: pd.DataFrame, *, known_by: pd.Timestamp | None, first: Day, case: UseCase
-) -> pd.DataFrame:
+def to_judge(events: pd.DataFrame, labels: pd.DataFrame, *, first: Day, case: UseCase) -> pd.DataFrame:
     """The same, without the events that are no `news`, and with the entity that is looked into."""
-    rows = labelled(events, labels, known_by=known_by)
+    rows = labelled(events, labels)
     if case.investigation is None:
         return rows
-    by_then = labels if known_by is None else labels[labels["known_at"] <= known_by]
     entity = case.investigation.entity
-    rows = _beside(rows, rows["event_id"].map(by_then.drop_duplicates("event_id").set_index("event_id")[entity]).rename(entity))
-    return rows[news(rows, by_then, first=first, case=case)]
+    of_event = labels.drop_duplicates("event_id").set_index("event_id")[entity]
+    rows = _beside(rows.drop(columns=entity, errors="ignore"), rows["event_id"].map(of_event).rename(entity))
+    return rows[news(rows, labels, first=first, case=case)]
 
 
 def _beside(rows: pd.DataFrame, column: pd.Series) -> pd.DataFrame:
@@ -159,7 +156,7 @@ def already_known(labels: pd.DataFrame, investigation: Investigation, *, day: Da
     """
     since, until = case.starts(shift(first, -investigation.known_for.days)), case.starts(day)
     bad = (labels["label"] == 1) & (labels["known_at"] >= since) & (labels["known_at"] < until)
-    return set(labels.loc[bad, investigation.entity])
+    return set(labels.loc[bad, investigation.entity].dropna())
 
 
 def news(events: pd.DataFrame, labels: pd.DataFrame, *, first: Day, case: UseCase) -> pd.Series:

@@ -118,7 +118,7 @@ def daily_performance(scores: pd.DataFrame, labels: pd.DataFrame, first: Mapping
         labels: all labels of the days' events and of the days before, with their entities.
         first: for each day, the first of the days that it is judged with.
     """
-    known = latest_known(labels, None)
+    known = latest_known(labels)
     reported = labels[labels["label"] == 1]
     of_day = {str(day): rows for day, rows in known.groupby("event_day")}
     rows = []

@@ -74,8 +74,7 @@ class Questions:
 
     def known(self, series: Series, entity: Entity) -> Known:
         """What is known about an entity. It is not kept: of a large table it takes as much memory as some thirty answers."""
-        facts = self._entity({column: self._fact_codes[series.table, column] for column in entity})
-        events = self._entity({column: self._asked_codes[column][0] for column in entity})
+        facts, events = self._entity_codes(series.table, entity)
         return Known.of(self._timelines[series], fact_entity=facts[self._rows[series]], asked_entity=events)
 
     def values(self, declared: Trailing | Latest, column: str) -> npt.NDArray[Any]:
@@ -97,7 +96,12 @@ class Questions:
         """The same number for the same value in a table; -1 for values that no event has."""
         table, column = of
         values, (_, asked) = _arrow(self.tables[table][column]), self._asked_codes[column]
-        found: Int64Array = pc.index_in(values, asked.cast(values.type)).fill_null(-1).to_numpy().astype(np.int64)
+        if pa.types.is_null(values.type) or pa.types.is_null(asked.type):  # a column without any value has no type
+            return np.full(len(values), -1, dtype=np.int64)
+        if values.type != asked.type:
+            events = self._case.events
+            raise TypeError(f"{column} is {values.type} in {table} and {asked.type} in {events}: declare one type for it in both")
+        found: Int64Array = pc.index_in(values, asked).fill_null(-1).to_numpy().astype(np.int64)
         return found
 
     def _rank(self, of: tuple[str, str]) -> tuple[Int64Array, Int64Array]:
@@ -127,14 +131,25 @@ class Questions:
             timeline.before(window)  # here, since entities share it
         return timeline
 
-    def _entity(self, codes: Mapping[str, Int64Array]) -> Int64Array:
-        """One whole number for each entity, -1 where a part of it is missing."""
-        column, *others = codes
-        entity = codes[column]
-        for other in others:
-            part, size = codes[other], len(self._asked_codes[other][1])
-            entity = np.where((entity < 0) | (part < 0), -1, entity * size + part)
-        return entity
+    def _entity_codes(self, table: str, entity: Entity) -> tuple[Int64Array, Int64Array]:
+        """One whole number for each entity that events have, in facts and events; -1 where a part is missing or no event has it."""
+        facts, asked = self._fact_codes[table, entity[0]], self._asked_codes[entity[0]][0]
+        for column in entity[1:]:
+            fact_part, (asked_part, values) = self._fact_codes[table, column], self._asked_codes[column]
+            facts, asked = (
+                np.where((code < 0) | (part < 0), -1, code * len(values) + part)
+                for code, part in ((facts, fact_part), (asked, asked_part))
+            )
+            facts, asked = _dense(facts, asked)  # products of products would leave 64 bits
+        return facts, asked
+
+
+def _dense(facts: Int64Array, asked: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Codes below the number of events, -1 for facts with a code that no event has."""
+    known, codes = np.unique(asked, return_inverse=True)
+    first = int(np.searchsorted(known, 0))  # -1 stays what it is
+    place = np.minimum(np.searchsorted(known, facts), len(known) - 1)
+    return np.where((facts >= 0) & (known[place] == facts), place - first, -1), codes - first
 
 
 def microseconds(instants: pd.Series) -> Int64Array:
@@ -145,4 +160,5 @@ def microseconds(instants: pd.Series) -> Int64Array:
 
 def _arrow(values: pd.Series) -> pa.Array:
     array = pa.array(values, from_pandas=True)
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array  # of texts pandas makes one or the other

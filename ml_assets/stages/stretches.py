@@ -11,6 +11,8 @@ MOST_VALUES = 40_000_000
 """Rows times columns that are computed at once: 320 MB, some four times that while they are checked and written."""
 PER_LOOK_BACK = 2
 """Stretches in the days that are looked back on. With more, time goes into reading facts again; with fewer, memory into features."""
+BOUND = 200_000_000
+"""Values that a stretch never exceeds by more than a day of rows, however much that takes: some 10 GB at once."""
 
 
 def stretches(rows: Mapping[Day, int], *, columns: int, look_back: int = 0) -> list[list[Day]]:
@@ -24,5 +26,5 @@ def stretches(rows: Mapping[Day, int], *, columns: int, look_back: int = 0) -> l
     """
     reached = np.cumsum(list(rows.values())) * columns
     of_half = reached[-1] / len(rows) * look_back / PER_LOOK_BACK if rows else 0
-    place = dict(zip(rows, reached // max(MOST_VALUES, of_half), strict=True))
+    place = dict(zip(rows, reached // min(max(MOST_VALUES, of_half), BOUND), strict=True))
     return [list(days) for _, days in groupby(rows, key=place.__getitem__)]

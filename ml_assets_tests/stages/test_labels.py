@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml_assets.stages.labels import already_known, label_columns, label_days, label_findings, latest_known, news
+from ml_assets.stages.labels import already_known, label_columns, label_days, label_findings, latest_known, news, to_judge
 from ml_assets.use_case import Column, Day, DType, Investigation, Reported, Severity, Table, UseCase, day_range, shift
 
 
@@ -132,9 +132,13 @@ def known_labels() -> pd.DataFrame:
     ],
 )
 def test_the_label_in_force_is_the_last_one_known_by_then(as_of: str | None, wanted: dict[str, int]) -> None:
-    known: Any = latest_known(known_labels(), pd.Timestamp(as_of) if as_of else None)
+    known: Any = latest_known(by_then(known_labels(), as_of))
 
     assert dict(zip(known["event_id"], known["label"], strict=True)) == wanted
+
+
+def by_then(labels: pd.DataFrame, as_of: str | None) -> pd.DataFrame:
+    return labels[labels["known_at"] <= pd.Timestamp(as_of)] if as_of else labels
 
 
 def test_a_label_that_is_repeated_is_known_since_the_first_time_and_one_that_comes_back_since_it_came_back() -> None:
@@ -146,7 +150,7 @@ def test_a_label_that_is_repeated_is_known_since_the_first_time_and_one_that_com
         }
     ).sample(frac=1, random_state=1)
 
-    known = latest_known(labels, None)
+    known = latest_known(labels)
 
     assert known["label"].tolist() == [1, 1]
     assert dict(zip(known["event_id"], known["known_at"].dt.day, strict=True)) == {"x": 4, "y": 5}
@@ -243,7 +247,7 @@ def test_until_the_late_report_the_payment_counts_as_genuine(reported: UseCase) 
     rows = label_days(reported, paid, reports(paid, ("a", "2024-03-30T12:00Z")), MARCH)
 
     def in_force(as_of: str) -> list[int]:
-        return latest_known(rows, pd.Timestamp(as_of))["label"].tolist()
+        return latest_known(by_then(rows, as_of))["label"].tolist()
 
     assert in_force("2024-03-11T11:59Z") == []
     assert in_force("2024-03-11T12:00Z") == in_force("2024-03-30T11:59Z") == [0]
@@ -317,7 +321,7 @@ def test_reported_labels_are_the_same_made_day_by_day_with_what_was_known_then(r
 def test_in_the_end_every_reported_payment_is_positive_since_its_first_report_and_every_other_negative(reported: UseCase) -> None:
     paid, told = many(reported)
 
-    known = latest_known(label_days(reported, paid, told, MARCH), None).set_index("event_id")
+    known = latest_known(label_days(reported, paid, told, MARCH)).set_index("event_id")
 
     first = told.groupby("event_id")["reported_at"].min()
     assert set(known.index[known["label"] == 1]) == set(first.index)
@@ -379,6 +383,22 @@ def test_events_of_known_entities_are_no_news_on_their_days_and_others_are(looke
     judged = news(events, labels, first="2024-03-11", case=looked_into)
 
     assert judged.to_dict() == {7: True, 3: False, 9: True, 1: True}
+
+
+def test_an_unknown_entity_is_not_the_same_as_another_unknown_one(looked_into: UseCase) -> None:
+    labels = label_rows(("", 1, "2024-03-11T15:00Z")).assign(payer=pd.array([None], dtype="str"))
+    events = pd.DataFrame({"day": ["2024-03-12"] * 2, "payer": pd.array([None, "p"], dtype="str")})
+
+    assert news(events, labels, first="2024-03-11", case=looked_into).tolist() == [True, True]
+
+
+def test_an_entity_that_is_a_feature_too_is_there_once(looked_into: UseCase) -> None:
+    labels = label_rows(("p", 0, "2024-03-20T15:00Z")).assign(event_id="a")
+    events = pd.DataFrame({"event_id": ["a", "b"], "day": ["2024-03-12"] * 2, "payer": ["p", "q"], "amount": [1.0, 2.0]})
+
+    judged = to_judge(events, labels, first="2024-03-11", case=looked_into)
+
+    assert judged.to_dict("records") == [{"event_id": "a", "day": "2024-03-12", "amount": 1.0, "label": 0, "payer": "p"}]
 
 
 def test_without_an_investigation_everything_is_news(reported: UseCase) -> None:

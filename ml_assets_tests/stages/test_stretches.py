@@ -10,6 +10,7 @@ from ml_assets.use_case import day_range
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_VALUES", 100)
+    monkeypatch.setattr(module, "BOUND", 20_000)
 
 
 DAYS = day_range("2024-01-01", "2024-01-12")
@@ -38,6 +39,12 @@ def test_stretches_of_large_days_are_half_as_long_as_what_they_read_before() -> 
     cut = stretches(dict.fromkeys(DAYS, 1000), columns=4, look_back=8)
 
     assert [len(days) for days in cut] == [3, 4, 4, 1]
+
+
+def test_a_long_look_back_does_not_make_stretches_without_end() -> None:
+    cut = stretches(dict.fromkeys(DAYS, 1000), columns=4, look_back=60)
+
+    assert [len(days) for days in cut] == [4, 5, 3]
 
 
 def test_a_look_back_does_not_shorten_stretches_of_small_days() -> None:
