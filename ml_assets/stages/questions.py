@@ -146,10 +146,16 @@ class Questions:
 
 def _dense(facts: Int64Array, asked: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Codes below the number of events, -1 for facts with a code that no event has."""
-    known, codes = np.unique(asked, return_inverse=True)
-    first = int(np.searchsorted(known, 0))  # -1 stays what it is
-    place = np.minimum(np.searchsorted(known, facts), len(known) - 1)
-    return np.where((facts >= 0) & (known[place] == facts), place - first, -1), codes - first
+    known = np.unique(asked[asked >= 0])
+    return _place(known, facts), _place(known, asked)
+
+
+def _place(known: Int64Array, codes: Int64Array) -> Int64Array:
+    """Where each code stands among the known ones, which ascend; -1 if it does not."""
+    place = np.searchsorted(known, codes)
+    found = place < len(known)
+    found[found] = known[place[found]] == codes[found]
+    return np.where(found, place, -1)
 
 
 def microseconds(instants: pd.Series) -> Int64Array:

@@ -57,6 +57,15 @@ def test_an_entity_of_several_columns_is_known_by_all_of_them() -> None:
     assert counts[f"{COUNT}customer_id_terminal_id"].tolist() == [1.0, 2.0, 0.0, 2.0]
 
 
+def test_no_events_have_no_entities() -> None:
+    rows = payments(3)
+
+    found = compute(counting("customer_id", "terminal_id"), rows.iloc[:0], {"transactions": rows})
+
+    assert found.empty
+    assert found[f"{COUNT}customer_id_terminal_id"].dtype == np.float64
+
+
 @pytest.mark.parametrize("nothing", [pd.array([None] * 3, dtype="object"), pd.array([None] * 3, dtype="str")])
 def test_events_without_any_entity_have_no_facts(nothing: pd.api.extensions.ExtensionArray) -> None:
     rows = payments(3)

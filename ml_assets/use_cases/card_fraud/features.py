@@ -155,7 +155,7 @@ def _window(days: int) -> str:
 
 
 FEATURES = Features(
-    event_columns=("paid_at", "amount_cents", "terminal_x_hundredths", "terminal_y_hundredths"),
+    event_columns=("paid_at", "amount_cents", "customer_id", "terminal_id", "terminal_x_hundredths", "terminal_y_hundredths"),
     trailing=TRAILING,
     latest=LATEST,
     lookups=(),
