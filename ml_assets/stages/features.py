@@ -77,38 +77,52 @@ def _derived(case: UseCase, events: pd.DataFrame, tables: Tables) -> Iterator[tu
 def _trailing_values(
     declared: Trailing, entity: Entity, known: Known, questions: Questions
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    wanted = _summed(declared.statistics, questions.values(declared, declared.fact.value).astype(np.int64))
+    wanted = summed(declared.statistics, questions.values(declared, declared.fact.value).astype(np.int64))
     answers = trailing(known, list(wanted.values()), declared.windows)
     ages = span(known, declared.windows) if "span" in declared.statistics else {}
     for window in declared.windows:
         count, *sums = answers[window]
-        total = dict(zip(wanted, sums, strict=True))
-        for statistic in declared.statistics:
-            match statistic:
-                case "count":
-                    answer: npt.NDArray[Any] = count.astype(np.float64)
-                case "sum":
-                    answer = total[""].astype(np.float64)
-                case "mean":
-                    answer = ratio(total[""], count)
-                case "std":
-                    mean = ratio(total[""], count)
-                    answer = np.sqrt(np.maximum(ratio(total["square"], count) - mean * mean, 0.0))
-                case "span":
-                    answer = np.where(ages[window] >= 0, ages[window] / MICROSECONDS_A_DAY, np.nan)
-                case Share():
-                    answer = ratio(total[statistic.name], count)
-            yield _trailing_name(declared.fact, statistic, window, entity), answer
+        for each in declared.statistics:
+            name = trailing_name(declared.fact, each, window, entity)
+            yield name, statistic(each, count, dict(zip(wanted, sums, strict=True)), ages.get(window))
 
 
-def _summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64Array]:
-    """What has to be summed for some statistics: nothing for counts."""
+def summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64Array]:
+    """What of some values has to be summed for some statistics, by name: nothing for counts.
+
+    Raises:
+        OverflowError: a value has no square in 64 bits.
+    """
     wanted = {"": values} if {"sum", "mean", "std"} & {each for each in statistics if isinstance(each, str)} else {}
     if "std" in statistics:
         if np.abs(values).max(initial=0) > MOST_TO_SQUARE:
             raise OverflowError(f"a value of {np.abs(values).max():,} has no square in 64 bits: declare a maximum of its column")
         wanted["square"] = values * values
     return wanted | {each.name: (values >= each.at_least).astype(np.int64) for each in statistics if isinstance(each, Share)}
+
+
+def statistic(
+    declared: str | Share, count: Int64Array, sums: Mapping[str, Int64Array], ages: Int64Array | None
+) -> npt.NDArray[np.float64]:
+    """A statistic of facts in windows from how many they are, the sums of what is `summed` and the age of the oldest, -1 for none."""
+    answer: npt.NDArray[np.float64]
+    match declared:
+        case "count":
+            answer = count.astype(np.float64)
+        case "sum":
+            answer = sums[""].astype(np.float64)
+        case "mean":
+            answer = ratio(sums[""], count)
+        case "std":
+            mean = ratio(sums[""], count)
+            answer = np.sqrt(np.maximum(ratio(sums["square"], count) - mean * mean, 0.0))
+        case "span" if ages is not None:
+            answer = np.where(ages >= 0, ages / MICROSECONDS_A_DAY, np.nan)
+        case Share():
+            answer = ratio(sums[declared.name], count)
+        case _:
+            raise ValueError(f"no statistic {declared!r}")
+    return answer
 
 
 def _latest_values(declared: Latest, known: Known, questions: Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -153,7 +167,7 @@ def _trailing_columns(declared: Trailing) -> Iterator[Column]:
         for statistic in declared.statistics:
             unit, maximum = _unit(declared.fact, statistic)
             for window in declared.windows:
-                name = _trailing_name(declared.fact, statistic, window, entity)
+                name = trailing_name(declared.fact, statistic, window, entity)
                 what = statistic.name if isinstance(statistic, Share) else statistic
                 text = f"{what} of {declared.fact.name} known in the {_short(window)} before, same {' and '.join(entity)}"
                 minimum = None if what in ("mean", "sum") else 0.0
@@ -184,7 +198,8 @@ def _number(name: str, description: str, *, unit: str | None = None, minimum: fl
     return Column(name=name, dtype=DType.FLOAT64, description=description, unit=unit, nullable=True, minimum=minimum)
 
 
-def _trailing_name(fact: Fact, statistic: str | Share, window: timedelta, entity: tuple[str, ...]) -> str:
+def trailing_name(fact: Fact, statistic: str | Share, window: timedelta, entity: tuple[str, ...]) -> str:
+    """What a statistic of an entity over a window is called."""
     what = statistic.name if isinstance(statistic, Share) else statistic
     return f"{fact.name}_{what}_{_short(window)}_by_{'_'.join(entity)}"
 

@@ -122,6 +122,14 @@ def test_payments_one_by_one_have_the_features_of_the_range_to_the_last_bit(
     assert different(one_by_one, together.loc[chosen["event_id"]]) == []
 
 
+def test_payments_one_by_one_from_what_is_kept_of_rows_have_the_same_features(
+    tables: Frames, chosen: pd.DataFrame, together: pd.DataFrame, from_what_is_kept: Callable[..., pd.DataFrame]
+) -> None:
+    alone = from_what_is_kept(CASE, chosen, {name: rows.sample(frac=1, random_state=6) for name, rows in tables.items()})
+
+    assert different(alone, together.loc[chosen["event_id"]]) == []
+
+
 def test_the_order_of_payments_and_of_rows_does_not_matter(tables: Frames, asked: pd.DataFrame, together: pd.DataFrame) -> None:
     shuffled = {name: frame.sample(frac=1, random_state=3) for name, frame in tables.items()}
 

@@ -1,5 +1,6 @@
 """Features of real flights: one by one as in a range, the same without the future, and as a person would compute them from the files."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,6 +115,17 @@ def test_events_one_by_one_have_the_features_of_the_range_to_the_last_bit(
     one_by_one = pd.concat(alone).set_index("event_id")
     assert len(one_by_one) >= 495
     assert different(one_by_one, together.loc[chosen["event_id"]]) == []
+
+
+def test_flights_one_by_one_from_what_is_kept_of_rows_have_the_same_features(
+    tables: Frames, asked: pd.DataFrame, together: pd.DataFrame, from_what_is_kept: Callable[..., pd.DataFrame]
+) -> None:
+    nameless = asked[asked["tail_number"].isna()]
+    chosen = pd.concat([asked.sample(197, random_state=7), nameless.sample(3, random_state=1)]).drop_duplicates("event_id")
+
+    alone = from_what_is_kept(CASE, chosen, tables)
+
+    assert different(alone, together.loc[chosen["event_id"]]) == []
 
 
 def test_the_order_of_events_and_of_rows_does_not_matter(
