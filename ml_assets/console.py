@@ -98,7 +98,7 @@ def _decisions(weeks: list[summary.Week]) -> None:
             f"{champion.metrics['average_precision']:.4f}" if champion else "",
             f"{report.baseline.metrics['average_precision']:.4f}",
             "[green]promoted[/]" if report.decision.promoted else "[yellow]refused[/]",
-            f"{week.live['average_precision']:.4f}" if week.live else "",
+            f"{week.live['average_precision']:.4f}" if week.live and week.live["positives"] else "not yet",
         )
     out.print(table)
     for week in weeks:

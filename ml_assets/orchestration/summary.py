@@ -96,7 +96,9 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
     """Every decision so far, in order."""
     tables = store.tables(case)
     reports = {week: Report.from_json(text) for week, text in store.models.reports(case.name).items()}
-    scored = tables.ledger("scores")
+    scored = list(tables.ledger("scores"))
+    reported = _labels(case, store, scored) if scored else pd.DataFrame()
+    known = latest_known(reported) if scored else reported
     found = []
     for week, report in reports.items():
         days = [day for day in scored if week <= day <= shift(week, 6)]
@@ -107,7 +109,7 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
                 report=report,
                 in_force=deployed and deployed[1],
                 days=tuple(days),
-                live=_live(case, store, days) if days else None,
+                live=_live(case, store, days, known, reported) if days else None,
             )
         )
     return found
@@ -116,15 +118,23 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
 def live(case: UseCase, store: Store) -> dict[str, float] | None:
     """Performance over all scored days together; None before any."""
     days = list(store.tables(case).ledger("scores"))
-    return _live(case, store, days) if days else None
+    if not days:
+        return None
+    reported = _labels(case, store, days)
+    return _live(case, store, days, latest_known(reported), reported)
 
 
-def _live(case: UseCase, store: Store, days: Sequence[Day]) -> dict[str, float]:
+def _live(case: UseCase, store: Store, days: Sequence[Day], known: pd.DataFrame, reported: pd.DataFrame) -> dict[str, float]:
+    theirs = known[known["event_day"].between(min(days), max(days))]
+    return performance(store.tables(case).read("scores", days), theirs, reported=reported, first=min(days), case=case)
+
+
+def _labels(case: UseCase, store: Store, days: Sequence[Day]) -> pd.DataFrame:
+    """Labels of the events of these days, and those that tell which entities were known as positive before."""
     tables = store.tables(case)
     back = case.investigation.known_for.days if case.investigation else 0
-    ahead = [day for day in tables.ledger("labels") if shift(min(days), -back) <= day <= shift(max(days), case.label_lookback_days)]
-    labels = tables.read("labels", ahead)
-    return performance(tables.read("scores", days), latest_known(labels), reported=labels, first=min(days), case=case)
+    first, last = shift(min(days), -back), shift(max(days), case.label_lookback_days)
+    return tables.read("labels", [day for day in tables.ledger("labels") if first <= day <= last])
 
 
 def _counted(case: UseCase) -> list[str]:

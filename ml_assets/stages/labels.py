@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ml_assets.stages.quality import Finding
@@ -165,11 +166,10 @@ def news(events: pd.DataFrame, labels: pd.DataFrame, *, first: Day, case: UseCas
     Args:
         events: `day` and the entity's column, one row an event.
     """
-    judged = pd.Series(True, index=events.index)
-    if case.investigation is None:
-        return judged
-    entity = events[case.investigation.entity]
-    for day in events["day"].unique():
-        known = already_known(labels, case.investigation, day=str(day), first=first, case=case)
-        judged &= ~((events["day"] == day) & entity.isin(known))
-    return judged
+    judged = np.ones(len(events), dtype=bool)
+    if case.investigation is not None:
+        entity = events[case.investigation.entity]
+        for day, places in events.groupby("day", sort=False).indices.items():
+            known = already_known(labels, case.investigation, day=str(day), first=first, case=case)
+            judged[places] = ~entity.iloc[places].isin(known)
+    return pd.Series(judged, index=events.index)

@@ -54,9 +54,9 @@ def performance(
         The numeric columns of `PERFORMANCE_COLUMNS`. Ranking metrics are nan while only one class is known, precision is nan
         without alerts, recall without positives, `precision_at_top` where the case declares no investigation.
     """
-    found = known.set_index("event_id")
-    seen = scores[scores["event_id"].isin(found.index)].copy()
-    told = found.reindex(seen["event_id"])
+    told = known.set_index("event_id").reindex(scores["event_id"])
+    labelled = told["label"].notna().to_numpy()
+    seen, told = scores[labelled].copy(), told[labelled]
     seen["label"] = told["label"].to_numpy()
     if case.investigation:
         seen[case.investigation.entity] = told[case.investigation.entity].to_numpy()
