@@ -227,7 +227,7 @@ def _day(given: str | None) -> Day | None:
     try:
         return given and date.fromisoformat(given).isoformat()
     except ValueError:
-        _fail(f"{given!r} is not a day: it is written YYYY-MM-DD")
+        _fail(f"{given!r} is not a day: expected one that exists, written YYYY-MM-DD")
 
 
 @contextmanager
@@ -240,8 +240,12 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _case(name: str) -> UseCase:
+    """The use case, with sources that can be opened: a wrong setting is said before anything runs."""
     try:
-        return find(name, os.environ)
+        found = find(name, os.environ)
+        for table in found.tables:
+            table.source(os.environ)
+        return found
     except (KeyError, ValueError) as error:
         _fail(str(error.args[0]))
 

@@ -1,5 +1,7 @@
 """The command says what is wrong, and what there is instead."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -58,3 +60,24 @@ def test_what_the_next_run_would_make_is_listed(tmp_path, monkeypatch) -> None:
     assert lines["raw_flights"][1:] == ["365", "0", "2013-01-01", "to", "2013-12-31"]
     assert lines["raw_planes"][1:4] == ["1", "0", "all"]
     assert "scores" in listed.output.split("nothing to make now:")[1]
+
+
+@pytest.mark.parametrize("command", ["run", "stale", "summary"])
+def test_a_mapping_with_a_mistyped_column_stops_a_command_with_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = tmp_path / "payments.toml"
+    mapping.write_text('start = "2018-04-01"\n[transactions]\nfiles = "*.csv"\ncolumns = {amonut = "A", paid_at = "T"}\n')
+    monkeypatch.setenv("ML_ASSETS_CARD_FRAUD_FILES", str(mapping))
+    monkeypatch.setenv("ML_ASSETS_ROOT", str(tmp_path / "root"))
+
+    result = invoke(command, "card_fraud")
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    told = (
+        f"error: {mapping}: [transactions] columns: unknown amonut, no transaction_id, no customer_id, no terminal_id, no amount;"
+    )
+    assert result.stderr.startswith(told)
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "root").exists()

@@ -352,7 +352,7 @@ def test_a_decision_without_a_reason_is_not_taken(words: tuple[str, ...], own: P
             ("rollback", "--from", "2013-11-03"),
             "no other version was in force before 2013-11-03: name one with --to; there are FIRST",
         ),
-        (("rollback", "--from", "tomorrow"), "'tomorrow' is not a day: it is written YYYY-MM-DD"),
+        (("rollback", "--from", "tomorrow"), "'tomorrow' is not a day: expected one that exists, written YYYY-MM-DD"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_there_is(words: tuple[str, ...], message: str, own: Path, built: Built) -> None:

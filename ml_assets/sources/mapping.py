@@ -163,8 +163,10 @@ def source_of(
         optional: columns that are delivered without values when they are not mapped.
 
     Raises:
-        ValueError: the mapping has no such table, or other columns than known; names the file and the field.
+        ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
     """
+    if not mapping.folder.is_dir():
+        raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {mapping.folder} is none")
     if table not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
     declared = mapping.tables[table]
@@ -172,7 +174,7 @@ def source_of(
     inherited = {name: column for name, column in files_of.columns.items() if known is None or name in known}
     columns = dict.fromkeys(optional, "") | inherited | declared.columns
     columns = {name: column for name, column in columns.items() if name not in declared.delayed}
-    _require_known(mapping, table, [*columns, *declared.delayed], known)
+    _require_known(mapping, table, [*columns, *declared.delayed], known, optional)
     if not columns.get(day_column) and day_column not in declared.delayed:
         raise ValueError(f"{mapping.file}: [{table}] columns.{day_column}: expected the column in the files that says the day")
     return MappedFiles(
@@ -187,13 +189,16 @@ def source_of(
     )
 
 
-def _require_known(mapping: FileMapping, table: str, names: Sequence[str], known: Sequence[str] | None) -> None:
+def _require_known(
+    mapping: FileMapping, table: str, names: Sequence[str], known: Sequence[str] | None, optional: Sequence[str]
+) -> None:
     if known is None:
         return
     faults = [f"unknown {name}" for name in names if name not in known]
     faults += [f"no {name}" for name in known if name not in names]
+    may = f" ({', '.join(optional)} may be left out)" if optional else ""
     if faults:
-        raise ValueError(f"{mapping.file}: [{table}] columns: {', '.join(faults)}; expected {', '.join(known)}")
+        raise ValueError(f"{mapping.file}: [{table}] columns: {', '.join(faults)}; expected {', '.join(known)}{may}")
 
 
 def _text(file: Path, name: str, value: Any) -> str:

@@ -68,13 +68,15 @@ def test_a_folder_is_seen_from_the_file_and_taken_literally(file: Path, folder: 
     written(file, 'end = "2018-08-09"', f'folder = "{folder}"')
     mapping = read_mapping(file)
     assert (mapping.folder, mapping.end) == (file.parent / resolved, None)
+    mapping.folder.mkdir(exist_ok=True)
     assert source_of(mapping, "transactions", day_column="paid_at").complete_to is None
 
 
-def test_a_folder_may_be_absolute_and_days_need_no_quotes(file: Path) -> None:
-    written(file, 'start = "2018-04-01"', 'start = 2018-04-01\nfolder = "/data"\ntimezone = "Europe/Berlin"')
+def test_a_folder_may_be_absolute_and_days_need_no_quotes(file: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    written(file, 'start = "2018-04-01"', f'start = 2018-04-01\nfolder = "{elsewhere}"\ntimezone = "Europe/Berlin"')
     mapping = read_mapping(file)
-    assert (mapping.folder, mapping.start, mapping.timezone) == (Path("/data"), "2018-04-01", "Europe/Berlin")
+    assert (mapping.folder, mapping.start, mapping.timezone) == (elsewhere, "2018-04-01", "Europe/Berlin")
     assert source_of(mapping, "transactions", day_column="paid_at").timezone == "Europe/Berlin"
 
 
@@ -206,3 +208,21 @@ def test_a_table_that_does_not_fit_its_case_is_an_error(
 def test_an_optional_day_column_needs_a_name_all_the_same(file: Path) -> None:
     with pytest.raises(ValueError, match=r"columns\.seen_at: expected the column in the files that says the day"):
         source_of(read_mapping(file), "transactions", day_column="seen_at", optional=("seen_at",))
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_runs(file: Path) -> None:
+    written(file, 'end = "2018-08-09"', 'folder = "nowhere"')
+
+    with pytest.raises(ValueError, match=rf"{file.name}: folder: expected a folder with the files, .*nowhere is none"):
+        source_of(read_mapping(file), "transactions", day_column="paid_at")
+
+
+def test_what_may_be_left_out_is_said_where_a_column_is_missing(file: Path) -> None:
+    with pytest.raises(ValueError, match=r"no bank; expected transaction_id, bank, scenario \(scenario may be left out\)"):
+        source_of(
+            read_mapping(file),
+            "transactions",
+            day_column="paid_at",
+            known=("transaction_id", "bank", "scenario"),
+            optional=("scenario",),
+        )
