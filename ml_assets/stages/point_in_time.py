@@ -87,8 +87,10 @@ class _About:
     """A table, from which rows about some entities are taken many times."""
 
     def __init__(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-        self._frame = frame
-        self._day = frame["day"].to_numpy(dtype="U10")
+        day = frame["day"].to_numpy(dtype="U10")
+        if (day[1:] < day[:-1]).any():
+            frame, day = frame.iloc[np.argsort(day, kind="stable")], np.sort(day)
+        self._frame, self._day = frame, day
         self._of_day = frame.groupby("day", sort=False).indices
         self._about = {column: frame.groupby(column, sort=False).indices for column in columns}
 
@@ -98,10 +100,11 @@ class _About:
         return of_day[of_day["event_id"].isin(ids)]
 
     def rows(self, asked: pd.DataFrame, first: Day, last: Day) -> pd.DataFrame:
-        """Rows of some days about any entity of the events asked for, in the table's order."""
+        """Rows of some days about any entity of the events asked for, by day and in the table's order."""
+        begin, end = np.searchsorted(self._day, first, side="left"), np.searchsorted(self._day, last, side="right")
         nothing = np.empty(0, dtype=np.int64)
         found = [places.get(value, nothing) for column, places in self._about.items() for value in asked[column].unique()]
-        places = np.unique(np.concatenate([nothing, *found]))
-        kept = places[(self._day[places] >= first) & (self._day[places] <= last)]
+        within = [places[slice(*np.searchsorted(places, (begin, end)))] for places in found]  # a year of an airport has many rows
+        kept = np.unique(np.concatenate([nothing, *within]))
         found_rows: pd.DataFrame = self._frame.iloc[kept].reset_index(drop=True)
         return found_rows
