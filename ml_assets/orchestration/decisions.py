@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from ml_assets.orchestration.planning import labels_about
 from ml_assets.orchestration.store import Store
 from ml_assets.stages import package
 from ml_assets.stages.comparison import Comparison, paired_bootstrap
@@ -325,11 +326,8 @@ def _live_figures(case: UseCase, store: Store, version: str) -> list[dict[str, A
 def _to_judge(case: UseCase, store: Store, first: Day, last: Day) -> pd.DataFrame:
     """Features of these days with the column `label`, of the events whose label is known now, as the gate judges by."""
     tables = store.tables(case)
-    back = case.investigation.known_for.days if case.investigation else 0
-    days = [day for day in tables.ledger("labels") if shift(first, -back) <= day <= shift(last, case.label_lookback_days)]
-    labels = tables.read("labels", days)
     rows = tables.read("features", [day for day in tables.ledger("features") if first <= day <= last])
-    return to_judge(rows, labels, first=first, case=case)
+    return to_judge(rows, labels_about(case, store, first, last), first=first, case=case)
 
 
 def _promotion(case: UseCase, store: Store, found: Standing) -> Decision | None:

@@ -179,6 +179,13 @@ def _deciding_reports(case: UseCase, label: Reported) -> Callable[[Store, Sequen
     return decided
 
 
+def labels_about(case: UseCase, store: Store, first: Day, last: Day) -> pd.DataFrame:
+    """Labels of the events of these days, known by now, and those that tell which entities were known as positive before."""
+    tables, back = store.tables(case), case.investigation.known_for.days if case.investigation else 0
+    begin, end = shift(first, -back), shift(last, case.label_lookback_days)
+    return tables.read("labels", [day for day in tables.ledger("labels") if begin <= day <= end])
+
+
 def known_back(case: UseCase) -> int:
     """Days before an event's day on which the labels became known that tell whether its entity was known as positive."""
     return case.investigation.known_for.days + LONGEST_WEEK if case.investigation else 0

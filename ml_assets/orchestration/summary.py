@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, case_weeks
-from ml_assets.orchestration.planning import recipes, stale_days
+from ml_assets.orchestration.planning import labels_about, recipes, stale_days
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import possible_weeks, stale_weeks
 from ml_assets.stages.evaluate import Report
@@ -97,7 +97,7 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
     tables = store.tables(case)
     reports = {week: Report.from_json(text) for week, text in store.models.reports(case.name).items()}
     scored = list(tables.ledger("scores"))
-    reported = _labels(case, store, scored) if scored else pd.DataFrame()
+    reported = labels_about(case, store, min(scored), max(scored)) if scored else pd.DataFrame()
     known = latest_known(reported) if scored else reported
     found = []
     for week, report in reports.items():
@@ -120,21 +120,13 @@ def live(case: UseCase, store: Store) -> dict[str, float] | None:
     days = list(store.tables(case).ledger("scores"))
     if not days:
         return None
-    reported = _labels(case, store, days)
+    reported = labels_about(case, store, min(days), max(days))
     return _live(case, store, days, latest_known(reported), reported)
 
 
 def _live(case: UseCase, store: Store, days: Sequence[Day], known: pd.DataFrame, reported: pd.DataFrame) -> dict[str, float]:
     theirs = known[known["event_day"].between(min(days), max(days))]
     return performance(store.tables(case).read("scores", days), theirs, reported=reported, first=min(days), case=case)
-
-
-def _labels(case: UseCase, store: Store, days: Sequence[Day]) -> pd.DataFrame:
-    """Labels of the events of these days, and those that tell which entities were known as positive before."""
-    tables = store.tables(case)
-    back = case.investigation.known_for.days if case.investigation else 0
-    first, last = shift(min(days), -back), shift(max(days), case.label_lookback_days)
-    return tables.read("labels", [day for day in tables.ledger("labels") if first <= day <= last])
 
 
 def _counted(case: UseCase) -> list[str]:

@@ -5,7 +5,7 @@ Belongs here: turning a declaration (`Features`) and clean tables into one row a
 What is unknown is missing: a mean over no facts, a plane that is not registered, weather that was never reported are nan.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -126,21 +126,47 @@ def statistic(
 
 
 def _latest_values(declared: Latest, known: Known, questions: Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    known_at = questions.known_at(declared).astype(np.float64)
-    now, age = _within(known.latest(itself=declared.itself), known_at, questions.asked_at, declared.within)
+    yield from latest_columns(
+        declared,
+        known.latest(itself=declared.itself),
+        known.latest(declared.change_over) if declared.changes else None,
+        known_at=questions.known_at(declared),
+        asked_at=questions.asked_at,
+        values=lambda name: questions.values(declared, name),
+    )
+
+
+def latest_columns(
+    declared: Latest,
+    now: Int64Array,
+    before: Int64Array | None,
+    *,
+    known_at: Int64Array,
+    asked_at: Int64Array,
+    values: Callable[[str], npt.NDArray[Any]],
+) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+    """The columns of latest facts, by name.
+
+    Args:
+        now: which fact was the latest at each question, -1 where none was known, shape (m,).
+        before: ditto `change_over` earlier; needed where changes are declared.
+        known_at: microseconds, of the n facts.
+        asked_at: microseconds, shape (m,).
+        values: a column of the n facts.
+    """
+    now, age = _within(now, known_at, asked_at, declared.within)
     for value in declared.values:
-        yield f"{declared.name}_{value}", _take(questions.values(declared, value).astype(np.float64), now)
-    if declared.changes:
-        then = questions.asked_at - declared.change_over // timedelta(microseconds=1)
-        before, _ = _within(known.latest(declared.change_over), known_at, then, declared.within)
-    for value in declared.changes:
-        values = questions.values(declared, value).astype(np.float64)
-        yield f"{declared.name}_{value}_change", _take(values, now) - _take(values, before)
+        yield f"{declared.name}_{value}", _take(values(value), now)
+    if before is not None:
+        before, _ = _within(before, known_at, asked_at - declared.change_over // timedelta(microseconds=1), declared.within)
+        for value in declared.changes:
+            found = values(value)
+            yield f"{declared.name}_{value}_change", _take(found, now) - _take(found, before)
     yield f"{declared.name}_age_minutes", age
 
 
 def _within(
-    latest: Int64Array, known_at: npt.NDArray[np.float64], asked_at: Int64Array, limit: timedelta
+    latest: Int64Array, known_at: Int64Array, asked_at: Int64Array, limit: timedelta
 ) -> tuple[Int64Array, npt.NDArray[np.float64]]:
     """Index and age in minutes of the latest fact, -1 and nan where it is older than the limit or there is none."""
     age = (asked_at - _take(known_at, latest)) / 60e6
@@ -148,9 +174,11 @@ def _within(
     return np.where(fresh, latest, -1), np.where(fresh, age, np.nan)
 
 
-def _take(values: npt.NDArray[np.float64], index: Int64Array) -> npt.NDArray[np.float64]:
+def _take(values: npt.NDArray[Any], index: Int64Array) -> npt.NDArray[np.float64]:
     """Values at an index, nan where the index is -1."""
-    return np.append(values, np.nan)[index]
+    found, there = np.full(len(index), np.nan), index >= 0
+    found[there] = values[index[there]]
+    return found
 
 
 def _array(values: pd.Series) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ Belongs here: what has to be kept of each row, and arithmetic on the few facts o
 (`storage.online`). A table of a million events goes through `features.compute`; there a single one would take a hundred times as long.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.features import statistic, summed, trailing_name
+from ml_assets.stages.features import latest_columns, statistic, summed, trailing_name
 from ml_assets.stages.questions import Entity, microseconds
 from ml_assets.stages.windows import Int64Array
 from ml_assets.use_case import DType, Latest, Trailing, UseCase
@@ -35,45 +35,22 @@ class Kept:
     dtype: np.dtype[Any]
     entities: tuple[Entity, ...]
 
-    def record(self, row: Row) -> bytes:
-        """A row as it is kept.
-
-        Raises:
-            ValueError: the id is longer than `ID_BYTES`.
-        """
-        id = " ".join(str(row[name]) for name in self.key).encode()
-        _require_short([id], self.table)
-        found = np.zeros((), dtype=self.dtype)
-        found["id"] = id
-        for name in self._names:
-            missing = np.nan if self.dtype[name] == np.float64 else NEVER
-            found[name] = missing if row[name] is None else row[name]
-        return found.tobytes()
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return (self.dtype.names or ())[1:]
-
     def records(self, rows: pd.DataFrame) -> npt.NDArray[Any]:
         """Many clean rows, as a table has them.
 
         Raises:
-            ValueError: as `record`.
+            ValueError: an id is longer than `ID_BYTES`.
         """
         found = np.zeros(len(rows), dtype=self.dtype)
         parts = zip(*(rows[name].tolist() for name in self.key), strict=True)
         ids = [" ".join(str(part) for part in each).encode() for each in parts]
-        _require_short(ids, self.table)
+        if too_long := next((id for id in ids if len(id) > ID_BYTES), None):
+            raise ValueError(f"id {too_long.decode()!r} of {self.table} has {len(too_long)} bytes: at most {ID_BYTES} can be kept")
         found["id"] = ids
-        for name in self._names:
+        for name in (self.dtype.names or ())[1:]:
             values = rows[name]
             found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
         return found
-
-
-def _require_short(ids: Sequence[bytes], table: str) -> None:
-    if too_long := next((id for id in ids if len(id) > ID_BYTES), None):
-        raise ValueError(f"id {too_long.decode()!r} of {table} has {len(too_long)} bytes: at most {ID_BYTES} can be kept")
 
 
 def kept_of(case: UseCase) -> dict[str, Kept]:
@@ -237,28 +214,17 @@ def _since(values: Int64Array, starts: Int64Array) -> Int64Array:
 
 
 def _latest(declared: Latest, history: _History, at: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    last = history.end - 1 - (history.own and not declared.itself)
-    now, age = _within(history, last, at, declared.within)
-    for value in declared.values:
-        yield f"{declared.name}_{value}", _value(history, value, now)
+    before = None
     if declared.changes:
-        then = at - declared.change_over // MICROSECOND
-        before, _ = _within(history, int(np.searchsorted(history.times, then, side="right")) - 1, then, declared.within)
-        for value in declared.changes:
-            yield f"{declared.name}_{value}_change", _value(history, value, now) - _value(history, value, before)
-    yield f"{declared.name}_age_minutes", age
-
-
-def _within(history: _History, last: int, at: int, limit: timedelta) -> tuple[int, npt.NDArray[np.float64]]:
-    """The index of a fact and its age in minutes; -1 and nan if it is older than the limit or there is none."""
-    if last < 0:
-        return -1, _one(None)
-    age = (np.array([at]) - float(history.times[last])) / 60e6
-    return (last, age) if age[0] <= limit / timedelta(minutes=1) else (-1, _one(None))
-
-
-def _value(history: _History, name: str, at: int) -> npt.NDArray[np.float64]:
-    return _one(history.records[name][at] if at >= 0 else None)
+        before = history.times.searchsorted([at - declared.change_over // MICROSECOND], side="right") - 1
+    yield from latest_columns(
+        declared,
+        np.array([history.end - 1 - (history.own and not declared.itself)]),
+        before,
+        known_at=history.times,
+        asked_at=np.array([at]),
+        values=history.records.__getitem__,
+    )
 
 
 def _one(value: Any) -> npt.NDArray[np.float64]:
