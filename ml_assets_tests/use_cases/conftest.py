@@ -1,13 +1,14 @@
 """Features of single events, as a scorer computes them: from what is kept of clean rows, one event after the other."""
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ml_assets.stages.one_event import NEVER, OneEvent
+from ml_assets.stages.online_features import NEVER, OnlineFeatures
 from ml_assets.use_case import UseCase
 
 
@@ -17,31 +18,31 @@ def as_row(row: dict[Hashable, Any]) -> dict[str, Any]:
     return {name: value.value // 1000 if isinstance(value, pd.Timestamp) else value for name, value in plain.items()}
 
 
-def one_by_one(case: UseCase, events: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    one = OneEvent(case)
-    records = {name: kept.records(tables[name]) for name, kept in one.kept.items()}
-    places = {
-        (name, entity): tables[name].groupby(list(entity), dropna=True).indices
-        for name, kept in one.kept.items()
-        for entity in kept.entities
-    }
+def in_batches(case: UseCase, events: pd.DataFrame, tables: dict[str, pd.DataFrame], *, size: int) -> pd.DataFrame:
+    online = OnlineFeatures(case)
+    filed: dict[bytes, list[bytes]] = {}
+    for name, kept in online.kept.items():
+        records = kept.records(tables[name])
+        for record, row in zip(records, map(as_row, tables[name].to_dict("records")), strict=True):
+            assert record.tobytes() == kept.record(row), "one by one and in a frame, the same is kept of a row"
+            for key in kept.keys(row):
+                filed.setdefault(key, []).append(record.tobytes())
     dimensions = {
         table.name: {row[table.key[0]]: row for row in map(as_row, tables[table.name].to_dict("records"))}
         for table in case.dimensions
     }
+    rows = list(map(as_row, events.to_dict("records")))
     made = []
-    for event in map(as_row, events.to_dict("records")):
-
-        def facts(table: str, entity: tuple[str, ...], event: dict[str, Any] = event) -> np.ndarray:
-            parts = tuple(event[column] for column in entity)
-            return records[table][places[table, entity].get(parts if len(parts) > 1 else parts[0], np.empty(0, dtype=np.int64))]
-
-        made.append(one.features(event, facts, lambda table, value: dimensions[table].get(value)))
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        asked = [(table, key) for event in batch for (table, _), key in online.keys(event).items() if key in filed]
+        facts = {key: np.frombuffer(b"".join(filed[key]), dtype=online.kept[table].dtype) for table, key in asked}
+        made.append(pd.DataFrame(online.compute(batch, facts, lambda table, value: dimensions[table].get(value))))
     head = events.set_index("event_id")[[case.event_time, "day"]].rename(columns={case.event_time: "event_time"})
-    return pd.concat([head, pd.DataFrame(made, index=head.index)], axis=1)
+    return pd.concat([head, pd.concat(made).set_index(head.index)], axis=1)
 
 
-@pytest.fixture(scope="session")
-def from_what_is_kept() -> Callable[..., pd.DataFrame]:
+@pytest.fixture(scope="session", params=[1, 7], ids=["one-by-one", "in-sevens"])
+def from_what_is_kept(request: pytest.FixtureRequest) -> Callable[..., pd.DataFrame]:
     assert pd.NaT.value == NEVER
-    return one_by_one
+    return partial(in_batches, size=request.param)

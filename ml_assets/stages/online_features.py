@@ -1,0 +1,378 @@
+"""Features of a few events at once from the facts kept about their entities: the declarations of `features`, the same to the last bit.
+
+Belongs here: what has to be kept of each row, under which key, and arithmetic on the few facts of an entity. Does not: where they are
+kept (`storage.online`). A table of a million events goes through `features.compute`; here a single one takes a fraction of a millisecond.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ml_assets.stages.features import latest_columns, statistic, summed, trailing_name
+from ml_assets.stages.questions import Entity, microseconds
+from ml_assets.stages.windows import Int64Array
+from ml_assets.use_case import Column, DType, Latest, Table, Trailing, UseCase
+
+Row = Mapping[str, Any]
+"""A clean row: instants as whole microseconds since the epoch, None for what is missing."""
+Records = npt.NDArray[Any]
+"""What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
+NEVER = np.iinfo(np.int64).min
+"""Stands for an instant that is missing."""
+ID_BYTES = 40
+MICROSECOND = timedelta(microseconds=1)
+SEPARATOR = b"\x1f"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What is kept of the rows of a table: one record of fixed size a row, filed under each entity that features ask about."""
+
+    table: Table
+    dtype: np.dtype[Any]
+    times: tuple[str, ...]
+    """The columns that say when something of a row becomes known."""
+    entities: tuple[Entity, ...]
+    prefixes: tuple[bytes, ...]
+    """Of the keys, one for each of the entities."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is kept beside the id."""
+        return (self.dtype.names or ())[1:]
+
+    def id(self, row: Row) -> bytes:
+        """What names a row in the table.
+
+        Raises:
+            ValueError: it is longer than `ID_BYTES`, empty, or holds what cannot stand in a key.
+        """
+        return _checked(" ".join(str(row[name]) for name in self.table.key).encode(), self.table)
+
+    def keys(self, row: Row) -> Iterator[bytes]:
+        """Where the record of a row is filed: under each of its entities that is known."""
+        for prefix, entity in zip(self.prefixes, self.entities, strict=True):
+            if (found := key_of(prefix, entity, row)) is not None:
+                yield found
+
+    def record(self, row: Row, *, known_by: int | None = None) -> bytes:
+        """A row, with what is known of it by an instant, or for good where that is None.
+
+        Raises:
+            ValueError: as `id`.
+        """
+        known = self.known(row, known_by)
+        values = [known[name] if known[name] is not None else self._missing(name) for name in self.columns]
+        return struct.pack(self._format, self.id(row), *values)
+
+    def known(self, row: Row, known_by: int | None) -> Row:
+        """The row as it was known at an instant: values that were not known yet are missing."""
+        if known_by is None:
+            return row
+        late = {column.name for column in self.table.columns if column.known_at and not _by(row.get(column.known_at), known_by)}
+        return {name: None if name in late else value for name, value in row.items()} if late else row
+
+    def last_known(self, row: Row) -> int:
+        """The instant at which the last of what is kept of a row becomes known: no window that begins later has it."""
+        return max((row[name] for name in self.times if row[name] is not None), default=NEVER)
+
+    def records(self, rows: pd.DataFrame) -> Records:
+        """Many clean rows, as a table has them.
+
+        Raises:
+            ValueError: as `id`.
+        """
+        found = np.zeros(len(rows), dtype=self.dtype)
+        parts = zip(*(rows[name].tolist() for name in self.table.key), strict=True)
+        found["id"] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
+        for name in self.columns:
+            values = rows[name]
+            found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
+        return found
+
+    def _missing(self, name: str) -> float | int:
+        return NEVER if self.dtype[name] == np.int64 else float("nan")
+
+    @property
+    def _format(self) -> str:
+        return f"<{ID_BYTES}s" + "".join("q" if self.dtype[name] == np.int64 else "d" for name in self.columns)
+
+
+def kept_of(case: UseCase) -> dict[str, Kept]:
+    """For each table that features look back on, what is kept of its rows."""
+    columns: dict[str, dict[str, None]] = {}
+    times: dict[str, dict[str, None]] = {}
+    entities: dict[str, dict[Entity, None]] = {}
+    for each in case.features.trailing:
+        columns.setdefault(each.fact.table, {}).update(dict.fromkeys((each.fact.known_at, each.fact.value)))
+        times.setdefault(each.fact.table, {})[each.fact.known_at] = None
+        entities.setdefault(each.fact.table, {}).update(dict.fromkeys(each.entities))
+    for latest in case.features.latest:
+        columns.setdefault(latest.table, {}).update(dict.fromkeys((latest.known_at, *latest.values, *latest.changes)))
+        times.setdefault(latest.table, {})[latest.known_at] = None
+        entities.setdefault(latest.table, {}).update({latest.entity: None})
+    return {
+        name: Kept(
+            table=case.table(name),
+            dtype=np.dtype([("id", f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
+            times=tuple(times[name]),
+            entities=tuple(entities[name]),
+            prefixes=tuple(f"{name}.{'+'.join(entity)}".encode() for entity in entities[name]),
+        )
+        for name, names in columns.items()
+    }
+
+
+def layout(case: UseCase) -> str:
+    """How everything is kept, in words: records of another layout cannot be read."""
+    kept = kept_of(case)
+    return "; ".join(f"{name}: {each.dtype.descr} by {each.entities}" for name, each in sorted(kept.items()))
+
+
+def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
+    """The key of an entity's records; None where one of its columns is missing: nothing is known about nobody."""
+    values = [row[name] for name in entity]
+    return None if None in values else SEPARATOR.join([prefix, *(str(value).encode() for value in values)])
+
+
+def _checked(id: bytes, table: Table) -> bytes:
+    if not 0 < len(id) <= ID_BYTES or b"\0" in id:
+        raise ValueError(f"{'id' if len(table.key) > 1 else table.key[0]} has {len(id)} bytes: from 1 to {ID_BYTES}, none of them 0")
+    return id
+
+
+def _by(instant: int | None, moment: int) -> bool:
+    return instant is not None and instant <= moment
+
+
+def _dtype(case: UseCase, table: str, name: str) -> str:
+    column = next(column for column in case.table(table).columns if column.name == name)
+    late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
+    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
+    return "<i8" if whole else "<f8"
+
+
+class OnlineFeatures:
+    """The features of a case, for a few events at a time."""
+
+    def __init__(self, case: UseCase) -> None:
+        self.case, self.kept = case, kept_of(case)
+        self._columns = {column.name: column for column in case.event_table.columns}
+        self._asked: dict[tuple[str, Entity], dict[tuple[str, str], _Series]] = {}
+        for each in case.features.trailing:
+            for entity in each.entities:
+                self._series(each.fact.table, entity, each.fact.known_at, each.fact.value).windows.append(_Windows.of(each, entity))
+        for latest in case.features.latest:
+            self._series(latest.table, latest.entity, latest.known_at, latest.known_at).latest.append(latest)
+        self._prefixes = {
+            (name, entity): prefix
+            for name, kept in self.kept.items()
+            for entity, prefix in zip(kept.entities, kept.prefixes, strict=True)
+        }
+
+    def _series(self, table: str, entity: Entity, known_at: str, value: str) -> "_Series":
+        kept = self.kept[table]
+        gaps = value if kept.dtype[value] == np.float64 else ""
+        of_entity = self._asked.setdefault((table, entity), {})
+        return of_entity.setdefault((known_at, gaps), _Series(known_at=known_at, gaps=gaps, own=table == self.case.events))
+
+    def keys(self, event: Row) -> dict[tuple[str, Entity], bytes | None]:
+        """Under which keys the facts are kept that the features of an event ask for."""
+        return {asked: key_of(prefix, asked[1], event) for asked, prefix in self._prefixes.items()}
+
+    def compute(
+        self,
+        events: Sequence[Row],
+        facts: Mapping[bytes, Records],
+        dimensions: Callable[[str, Any], Row | None] = lambda _table, _value: None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Every declared feature, in order, each an array with a value for each event.
+
+        Args:
+            events: rows of the event table, as they are known at the event.
+            facts: by key the records in any order, those of the events themselves included.
+            dimensions: a row of a table that is not delivered by day, by its name and the row's key.
+        """
+        declared = self.case.features
+        at = np.array([event[self.case.event_time] for event in events], dtype=np.int64)
+        ids = [str(event["event_id"]).encode() for event in events]
+        columns = {name: self._array(self._columns[name], [event[name] for event in events]) for name in declared.event_columns}
+        for (table, entity), series in self._asked.items():
+            prefix = self._prefixes[table, entity]
+            keys = [key_of(prefix, entity, event) for event in events]
+            for each in series.values():
+                ordered: dict[bytes | None, _Facts] = {None: each.nothing(self.kept[table].dtype)}
+                for key in keys:
+                    if key not in ordered:
+                        records = facts.get(key) if key else None
+                        ordered[key] = ordered[None] if records is None else each.facts(records)
+                columns.update(each.answers([ordered[key] for key in keys], at, ids))
+        for lookup in declared.lookups:
+            rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
+            for value in lookup.values:
+                columns[f"{lookup.table}_{value}"] = _floats([row.get(value) for row in rows])
+        columns |= declared.row(columns)
+        return {column.name: columns[column.name] for column in declared.columns}
+
+    @staticmethod
+    def _array(column: Column, values: list[Any]) -> npt.NDArray[Any]:
+        match column.dtype:
+            case DType.TIMESTAMP:
+                instants = [NEVER if value is None else value for value in values]
+                return np.array(instants, dtype=np.int64).view("datetime64[us]")
+            case DType.STRING:
+                return np.array(values, dtype=object)
+            case DType.INT64 if None not in values:
+                return np.array(values, dtype=np.int64)
+            case _:
+                return _floats(values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Windows:
+    """A declaration for one entity, with what is the same for every event."""
+
+    declared: Trailing
+    ago: Int64Array  # (w,) microseconds
+    names: tuple[tuple[str, ...], ...]
+    """By statistic and window."""
+    sums: tuple[str, ...]
+    """What is summed."""
+
+    @classmethod
+    def of(cls, declared: Trailing, entity: Entity) -> "_Windows":
+        return cls(
+            declared=declared,
+            ago=np.array([window // MICROSECOND for window in declared.windows]),
+            names=tuple(
+                tuple(trailing_name(declared.fact, statistic, window, entity) for window in declared.windows)
+                for statistic in declared.statistics
+            ),
+            sums=tuple(summed(declared.statistics, np.empty(0, dtype=np.int64))),
+        )
+
+    def answers(self, facts: "Sequence[_Facts]", ends: Sequence[int], at: Int64Array) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Each statistic over each window, an array with a value for each event."""
+        shape = (len(facts), len(self.ago))
+        count, ages = np.zeros(shape, dtype=np.int64), np.full(shape, -1)
+        sums = {name: np.zeros(shape, dtype=np.int64) for name in self.sums}
+        for row, (of_entity, end) in enumerate(zip(facts, ends, strict=True)):
+            if not end:
+                continue
+            starts = of_entity.times.searchsorted(at[row] - self.ago, side="right")
+            np.minimum(starts, end, out=starts)
+            count[row] = end - starts
+            if self.sums:
+                for name, each in of_entity.running(self.declared).items():
+                    sums[name][row] = each[end] - each[starts]
+            if "span" in self.declared.statistics:
+                found = starts < end
+                ages[row][found] = at[row] - of_entity.times[starts[found]]
+        flat = {name: each.ravel() for name, each in sums.items()}
+        for names, each in zip(self.names, self.declared.statistics, strict=True):
+            yield from zip(names, statistic(each, count.ravel(), flat, ages.ravel()).reshape(shape).T, strict=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Facts:
+    """The facts about an entity with a time and a value, by time and id."""
+
+    records: Records
+    times: Int64Array
+    _running: dict[tuple[str, tuple[object, ...]], dict[str, Int64Array]] = field(default_factory=dict)
+
+    def running(self, declared: Trailing) -> dict[str, Int64Array]:
+        """Sums of what a declaration sums over the first 0, 1, 2, … facts."""
+        asked = (declared.fact.value, declared.statistics)
+        if asked not in self._running:
+            values = self.records[declared.fact.value].astype(np.int64)
+            wanted = summed(declared.statistics, values)
+            self._running[asked] = {name: _running(each) for name, each in wanted.items()}
+        return self._running[asked]
+
+    def end(self, at: int, id: bytes | None) -> int:
+        """How many were known; of an event's own table, at the same time those whose id is not larger."""
+        end = int(self.times.searchsorted(at, side="right"))
+        while id is not None and end and self.times[end - 1] == at and self.records["id"][end - 1] > id:
+            end -= 1
+        return end
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Series:
+    """What is asked about the facts of an entity that have a time and, where `gaps` names a column, a value in it."""
+
+    known_at: str
+    gaps: str
+    own: bool
+    """Whether these are rows of the event table, among which the event itself is."""
+    windows: list[_Windows] = field(default_factory=list)
+    latest: list[Latest] = field(default_factory=list)
+
+    def nothing(self, dtype: np.dtype[Any]) -> _Facts:
+        return _Facts(records=np.empty(0, dtype=dtype), times=np.empty(0, dtype=np.int64))
+
+    def facts(self, records: Records) -> _Facts:
+        times = records[self.known_at]
+        there = times != NEVER
+        if self.gaps:
+            there &= ~np.isnan(records[self.gaps])
+        if not there.all():
+            records = records[there]
+            times = records[self.known_at]
+        times = np.ascontiguousarray(times)
+        if (times[1:] <= times[:-1]).any():
+            records = records[np.lexsort((records["id"], times))]
+            times = np.ascontiguousarray(records[self.known_at])
+        return _Facts(records=records, times=times)
+
+    def answers(self, facts: Sequence[_Facts], at: Int64Array, ids: Sequence[bytes]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        instants = at.tolist()
+        ends = [
+            each.end(instant, id if self.own else None) if len(each.times) else 0
+            for each, instant, id in zip(facts, instants, ids, strict=True)
+        ]
+        for windows in self.windows:
+            yield from windows.answers(facts, ends, at)
+        for declared in self.latest:
+            yield from self._latest(declared, facts, ends, at, ids)
+
+    def _latest(
+        self, declared: Latest, facts: Sequence[_Facts], ends: Sequence[int], at: Int64Array, ids: Sequence[bytes]
+    ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """The facts of all events side by side, so that one call answers for all."""
+        offsets = np.concatenate([[0], np.cumsum([len(each.times) for each in facts])]).tolist()
+        now, before = np.full(len(facts), -1), np.full(len(facts), -1)
+        for row, (each, end, id) in enumerate(zip(facts, ends, ids, strict=True)):
+            if not end:
+                continue
+            own = self.own and each.times[end - 1] == at[row] and each.records["id"][end - 1] == id
+            if (last := end - 1 - (own and not declared.itself)) >= 0:
+                now[row] = offsets[row] + last
+            if declared.changes:
+                earlier = each.times.searchsorted(at[row] - declared.change_over // MICROSECOND, side="right") - 1
+                before[row] = offsets[row] + earlier if earlier >= 0 else -1
+        yield from latest_columns(
+            declared,
+            now,
+            before if declared.changes else None,
+            known_at=np.concatenate([each.times for each in facts]),
+            asked_at=at,
+            values=lambda name: np.concatenate([each.records[name] for each in facts]),
+        )
+
+
+def _running(values: Int64Array) -> Int64Array:
+    sums = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+def _floats(values: list[Any]) -> npt.NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
