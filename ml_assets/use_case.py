@@ -108,6 +108,19 @@ SourceFactory = Callable[[Mapping[str, str]], Source]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Intake:
+    """How single rows are taken in, as by the online scorer.
+
+    `day` says in which day a typed delivered row would be delivered. `derive` is the table's `derive` for one row of plain values (instants
+    as microseconds since the epoch, None for what is missing); without it the table's own is given a frame of one row, which takes
+    milliseconds. That both give the same is tested, and checked every day on what was scored.
+    """
+
+    day: Callable[[Mapping[str, Any]], Day]
+    derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """A table of the case: what is delivered, what it becomes, and what it must keep.
 
@@ -124,6 +137,8 @@ class Table:
     daily: bool = True
     expectations: tuple[DayRange, ...] = ()
     max_rejected_share: float = 0.05
+    intake: Intake | None = None
+    """None: the online scorer takes no rows of this table."""
 
     @property
     def raw_name(self) -> str:
@@ -216,6 +231,10 @@ class Features:
     def lookback(self) -> timedelta:
         """The longest way back that a feature looks."""
         return max((window + (known_within or timedelta(0)) for _, window, known_within in self.looks), default=timedelta(0))
+
+    def longest_window(self, table: str) -> timedelta:
+        """The longest way back from an event to the time at which something of a table became known."""
+        return max((window for of_table, window, _ in self.looks if of_table == table), default=timedelta(0))
 
     @property
     def looks(self) -> list[tuple[str, timedelta, timedelta | None]]:
@@ -429,6 +448,8 @@ class UseCase:
     gate: Gate
     training: Training
     investigation: Investigation | None = None
+    scores_without_state: bool = False
+    """Whether the online scorer, while its store is down, scores with what it does not know missing, and says so; or does not score."""
     configure: Callable[["UseCase", Mapping[str, str]], "UseCase"] | None = None
     """What settings change in the case, such as its first and last day where the reader's own files say them."""
 

@@ -86,14 +86,14 @@ def _contradictions(column: Column) -> Iterator[str]:
 _INTERIM = {DType.INT64: "Int64", DType.BOOL: "boolean"}
 """While values may still be missing: numpy has no missing integer, and a float cannot hold all of them."""
 
-_PATTERNS = {
+PATTERNS = {
     # 18 digits always fit into 64 bits.
     DType.INT64: r"^-?[0-9]{1,18}$",
     DType.FLOAT64: r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
     DType.BOOL: r"^(?i:true|false|1|0)$",
     DType.TIMESTAMP: r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})$",
 }
-_WANTED = {
+WANTED = {
     DType.INT64: "is not a whole number",
     DType.FLOAT64: "is not a number",
     DType.BOOL: "is neither true nor false",
@@ -110,7 +110,7 @@ def _typed(raw: pd.DataFrame, columns: Sequence[Column], reasons: Reasons) -> pd
         values = _parsed(text, column.dtype)
         unreadable = (text.notna() & values.isna()).to_numpy()
         if unreadable.any():
-            _note(reasons, column.name, text[unreadable], _WANTED[column.dtype])
+            _note(reasons, column.name, text[unreadable], WANTED[column.dtype])
         kept[column.name] = _kept(values, column, reasons, unreadable=unreadable)
     return _exact(_survivors(pd.DataFrame(kept, index=raw.index), reasons), columns)
 
@@ -126,7 +126,7 @@ def _parsed(text: pd.Series, dtype: DType) -> pd.Series:
     if dtype is DType.STRING:
         return text
     array = _arrow(text)
-    array = pc.if_else(pc.match_substring_regex(array, _PATTERNS[dtype]), array, None)
+    array = pc.if_else(pc.match_substring_regex(array, PATTERNS[dtype]), array, None)
     match dtype:
         case DType.INT64:
             return _series(pc.cast(array, pa.int64()), text.index).astype("Int64")
@@ -180,9 +180,9 @@ def _impossible(values: pd.Series, column: Column) -> Iterator[tuple[npt.NDArray
     if column.dtype is DType.FLOAT64:
         broken.append((values.abs() == np.inf, "is not finite"))
     if column.minimum is not None:
-        broken.append((values < column.minimum, f"is below {_shown(column.minimum)}"))
+        broken.append((values < column.minimum, f"is below {shown(column.minimum)}"))
     if column.maximum is not None:
-        broken.append((values > column.maximum, f"is above {_shown(column.maximum)}"))
+        broken.append((values > column.maximum, f"is above {shown(column.maximum)}"))
     if column.allowed:
         broken.append((values.notna() & ~values.isin(column.allowed), f"is not one of {', '.join(column.allowed)}"))
     for rows, why in broken:
@@ -193,13 +193,13 @@ def _impossible(values: pd.Series, column: Column) -> Iterator[tuple[npt.NDArray
 
 def _note(reasons: Reasons, name: str, values: pd.Series, why: str) -> None:
     for position, value in zip(values.index.tolist(), values.tolist(), strict=True):
-        reasons.setdefault(position, []).append(f"{name}: {_shown(value)} {why}")
+        reasons.setdefault(position, []).append(f"{name}: {shown(value)} {why}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A number in full, a text quoted and cut.
 
-    >>> _shown(-5.0), _shown("12a"), _shown(0.1)
+    >>> shown(-5.0), shown("12a"), shown(0.1)
     ('-5', "'12a'", '0.1')
     """
     if isinstance(value, str):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml_assets.stages.inputs import FloatArray
+from ml_assets.stages.inputs import Columns, FloatArray, Frame
 
 Key = tuple[str | float | None, ...]
 """The values of the features, in their order; None where missing."""
@@ -21,9 +21,9 @@ class Climatology:
     rates: Mapping[Key, float]
     overall: float
 
-    def predict(self, frame: pd.DataFrame) -> FloatArray:
+    def predict(self, frame: Frame) -> FloatArray:
         """Each row's probability of a positive, shape (rows,)."""
-        return np.array([self.rates.get(key, self.overall) for key in _keys(frame, self.inputs)], dtype=np.float64)
+        return np.array([self.rates.get(key, self.overall) for key in _keys(_framed(frame), self.inputs)], dtype=np.float64)
 
     def importance(self) -> list[tuple[str, float]]:
         """None: a table has no gain."""
@@ -50,6 +50,10 @@ def fit_climatology(rows: pd.DataFrame, labels: FloatArray, *, inputs: tuple[str
     ordered = sorted(counts, key=lambda key: [(value is None, str(value)) for value in key])
     rates = {key: counts[key][0] / counts[key][1] for key in ordered}
     return Climatology(inputs=inputs, rates=rates, overall=float(labels.mean()))
+
+
+def _framed(frame: Frame) -> pd.DataFrame:
+    return pd.DataFrame(dict(frame.arrays)) if isinstance(frame, Columns) else frame
 
 
 def _keys(frame: pd.DataFrame, inputs: tuple[str, ...]) -> list[Key]:

@@ -12,7 +12,7 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from ml_assets.stages.inputs import FloatArray, codes, numbers
+from ml_assets.stages.inputs import FloatArray, Frame, codes, numbers
 
 MAX_ROWS = 60_000
 MIN_CATEGORY_ROWS = 200
@@ -28,7 +28,7 @@ class Numeric:
     scale: float
     weight: float = 0.0
 
-    def standardised(self, frame: pd.DataFrame) -> FloatArray:
+    def standardised(self, frame: Frame) -> FloatArray:
         """The imputed and scaled column, shape (rows,)."""
         values = numbers(frame, self.name)
         return (np.where(np.isnan(values), self.median, values) - self.mean) / self.scale
@@ -56,7 +56,7 @@ class Logistic:
         """The feature columns that it reads."""
         return (*(number.name for number in self.numeric), *(text.name for text in self.categorical))
 
-    def predict(self, frame: pd.DataFrame) -> FloatArray:
+    def predict(self, frame: Frame) -> FloatArray:
         """Term after term, not as a matrix product, whose order of summation depends on the number of rows."""
         total = np.full(len(frame), self.intercept)
         for number in self.numeric:
@@ -65,7 +65,7 @@ class Logistic:
             total += np.array([*text.weights, 0.0])[codes(frame, text.name, text.known)]  # MISSING (-1) takes the last one, 0
         return np.asarray(expit(total), dtype=np.float64)
 
-    def contributions(self, frame: pd.DataFrame) -> FloatArray:
+    def contributions(self, frame: Frame) -> FloatArray:
         """Each term, and last the intercept: exact, and 0 for a number at its training mean. Shape (rows, features + 1)."""
         numeric = [number.standardised(frame) * number.weight for number in self.numeric]
         texts = [np.array([*text.weights, 0.0])[codes(frame, text.name, text.known)] for text in self.categorical]

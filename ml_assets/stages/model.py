@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from ml_assets.stages.climatology import Climatology, climatology_from_json
-from ml_assets.stages.inputs import FloatArray, require
+from ml_assets.stages.inputs import FloatArray, Frame, require
 from ml_assets.stages.logistic import Logistic, logistic_from_json
 from ml_assets.stages.trees import Trees, trees_from_json
 
@@ -38,7 +37,7 @@ class Model:
         """The feature columns that it reads."""
         return self.estimator.inputs
 
-    def predict(self, frame: pd.DataFrame) -> FloatArray:
+    def predict(self, frame: Frame) -> FloatArray:
         """The probability of a positive, shape (rows,): for a row alone, to the last bit, what it is within a batch.
 
         Columns are found by name and others ignored; no rows give no numbers.
@@ -49,7 +48,7 @@ class Model:
         require(frame, self.inputs)
         return self.estimator.predict(frame) if len(frame) else np.empty(0)
 
-    def contributions(self, frame: pd.DataFrame) -> FloatArray | None:
+    def contributions(self, frame: Frame) -> FloatArray | None:
         """What each feature of `inputs` adds to each row's log-odds, shape (rows, features + 1); the last column is no feature's.
 
         A row's contributions sum to the log-odds of its score. None for climatology, which does not add anything up.

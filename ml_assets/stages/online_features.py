@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.features import latest_columns, statistic, summed, trailing_name
+from ml_assets.stages.features import columns_of, latest_columns, statistic, summed, trailing_name
 from ml_assets.stages.questions import Entity, microseconds
 from ml_assets.stages.windows import Int64Array
 from ml_assets.use_case import Column, DType, Latest, Table, Trailing, UseCase
@@ -96,6 +96,12 @@ class Kept:
             found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
         return found
 
+    def keys_of(self, rows: pd.DataFrame) -> Iterator[list[bytes | None]]:
+        """For each entity, where the records of many rows are filed."""
+        for prefix, entity in zip(self.prefixes, self.entities, strict=True):
+            columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in entity]
+            yield [key_of(prefix, entity, dict(zip(entity, values, strict=True))) for values in zip(*columns, strict=True)]
+
     def _missing(self, name: str) -> float | int:
         return NEVER if self.dtype[name] == np.int64 else float("nan")
 
@@ -143,7 +149,9 @@ def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
 
 def _checked(id: bytes, table: Table) -> bytes:
     if not 0 < len(id) <= ID_BYTES or b"\0" in id:
-        raise ValueError(f"{'id' if len(table.key) > 1 else table.key[0]} has {len(id)} bytes: from 1 to {ID_BYTES}, none of them 0")
+        raise ValueError(
+            f"{'id' if len(table.key) > 1 else table.key[0]} has {len(id)} bytes: from 1 to {ID_BYTES}, none of them 0"
+        )
     return id
 
 
@@ -189,20 +197,27 @@ class OnlineFeatures:
     def compute(
         self,
         events: Sequence[Row],
-        facts: Mapping[bytes, Records],
+        facts: Mapping[bytes, Records] | None,
         dimensions: Callable[[str, Any], Row | None] = lambda _table, _value: None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Every declared feature, in order, each an array with a value for each event.
 
         Args:
             events: rows of the event table, as they are known at the event.
-            facts: by key the records in any order, those of the events themselves included.
+            facts: by key the records in any order, those of the events themselves included. None where nothing can be known:
+                then everything that depends on them is missing.
             dimensions: a row of a table that is not delivered by day, by its name and the row's key.
         """
         declared = self.case.features
         at = np.array([event[self.case.event_time] for event in events], dtype=np.int64)
         ids = [str(event["event_id"]).encode() for event in events]
         columns = {name: self._array(self._columns[name], [event[name] for event in events]) for name in declared.event_columns}
+        if facts is None:
+            missing = np.full(len(events), np.nan)
+            given = columns_of(declared.trailing, declared.latest, declared.lookups)
+            columns |= {column.name: missing for column in given}
+            columns |= declared.row(columns)
+            return {column.name: columns[column.name] for column in declared.columns}
         for (table, entity), series in self._asked.items():
             prefix = self._prefixes[table, entity]
             keys = [key_of(prefix, entity, event) for event in events]
@@ -275,8 +290,8 @@ class _Windows:
                 found = starts < end
                 ages[row][found] = at[row] - of_entity.times[starts[found]]
         flat = {name: each.ravel() for name, each in sums.items()}
-        for names, each in zip(self.names, self.declared.statistics, strict=True):
-            yield from zip(names, statistic(each, count.ravel(), flat, ages.ravel()).reshape(shape).T, strict=True)
+        for names, wanted in zip(self.names, self.declared.statistics, strict=True):
+            yield from zip(names, statistic(wanted, count.ravel(), flat, ages.ravel()).reshape(shape).T, strict=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -153,6 +153,14 @@ class ModelStore:
         files = sorted((self.root / "deployments" / case).glob(f"{WEEKS}.json"))
         return {file.stem: json.loads(file.read_text(encoding="utf-8"))["version"] for file in files}
 
+    def current(self, case: str) -> dict[str, Any] | None:
+        """What is in force after everything: `version`, `week` and `decision`; None before the first deployment."""
+        try:
+            content: dict[str, Any] = json.loads((self.root / "deployments" / case / CURRENT).read_bytes())
+        except FileNotFoundError:
+            return None
+        return content
+
     @property
     def decisions(self) -> DecisionLog:
         """What the gate and people decided, and why."""

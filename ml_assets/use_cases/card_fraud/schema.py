@@ -1,16 +1,19 @@
 """The two tables of the case: payments as they happen, and charge-backs when the bank reports them."""
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pandas as pd
 
-from ml_assets.use_case import Column, DayRange, DType, Table
+from ml_assets.use_case import Column, Day, DayRange, DType, Intake, Table
 from ml_assets.use_cases.card_fraud import source
 
 TIMEZONE = "UTC"
 SETTLED_AFTER = timedelta(days=7)
 """A payment that nobody has reported by then counts as genuine."""
 ID_DIGITS = 12
+MICROSECOND = timedelta(microseconds=1)
 
 INT, FLOAT, STRING, TIME = DType.INT64, DType.FLOAT64, DType.STRING, DType.TIMESTAMP
 
@@ -49,6 +52,46 @@ def derive_chargebacks(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def derive_transaction(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`derive_transactions` of one payment, as it happens."""
+    return {
+        "event_id": _sortable_one(row["transaction_id"]),
+        "paid_at": row["paid_at"],
+        "settled_at": row["paid_at"] + SETTLED_AFTER // MICROSECOND,
+        "customer_id": row["customer_id"],
+        "terminal_id": row["terminal_id"],
+        "amount_cents": round(100 * row["amount"]),
+        "terminal_x_hundredths": _hundredths(row["terminal_x"]),
+        "terminal_y_hundredths": _hundredths(row["terminal_y"]),
+    }
+
+
+def derive_chargeback(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`derive_chargebacks` of one report."""
+    return {
+        "event_id": _sortable_one(row["transaction_id"]),
+        "paid_at": row["paid_at"],
+        "reported_at": row["reported_at"],
+        "customer_id": row["customer_id"],
+        "terminal_id": row["terminal_id"],
+        "amount_cents": round(100 * row["amount"]),
+        "scenario": row["scenario"],
+        "reject_reason": "reported_at is before paid_at" if row["reported_at"] < row["paid_at"] else None,
+    }
+
+
+def _sortable_one(id: str) -> str:
+    return id.rjust(ID_DIGITS, "0") if id.isascii() and id.isdigit() else id
+
+
+def _hundredths(place: float | None) -> float | None:
+    return None if place is None else float(round(100 * place))
+
+
+def _day_of(instant: int) -> Day:
+    return datetime.fromtimestamp(instant // 1_000_000, tz=UTC).date().isoformat()
+
+
 def _sortable(ids: pd.Series) -> pd.Series:
     """Numbers padded, so that as text they sort as they count; other texts as they are."""
     return ids.where(~ids.str.fullmatch(r"[0-9]+"), ids.str.pad(ID_DIGITS, fillchar="0"))
@@ -76,6 +119,7 @@ TRANSACTIONS = Table(
     source=source.transactions,
     key=("event_id",),
     derive=derive_transactions,
+    intake=Intake(day=lambda row: _day_of(row["paid_at"]), derive=derive_transaction),
     delivered=(
         *_PAYMENT,
         Column(name="terminal_x", dtype=FLOAT, nullable=True, description="place of the terminal, where it is delivered"),
@@ -99,6 +143,7 @@ CHARGEBACKS = Table(
     source=source.chargebacks,
     key=("event_id",),
     derive=derive_chargebacks,
+    intake=Intake(day=lambda row: _day_of(row["reported_at"]), derive=derive_chargeback),
     delivered=(
         *_PAYMENT,
         Column(name="reported_at", dtype=TIME),

@@ -53,4 +53,5 @@ FLIGHT_DELAYS = UseCase(
         operating=AlertShare(share=0.20),
         seed=20130101,
     ),
+    scores_without_state=True,
 )

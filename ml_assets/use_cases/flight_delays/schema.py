@@ -10,6 +10,7 @@ Times in the source are clock times: of New York for departures and weather, of 
 """
 
 import importlib.util
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml_assets.use_case import Column, DayRange, DType, Severity, Table
+from ml_assets.use_case import Column, Day, DayRange, DType, Intake, Severity, Table
 from ml_assets.use_cases.flight_delays import source
 
 TIMEZONE = "America/New_York"
@@ -149,6 +150,10 @@ def _minutes(delay: pd.Series) -> pd.Series:
     return pd.to_timedelta(delay, unit="min")
 
 
+def _day_of(row: Mapping[str, Any]) -> Day:
+    return f"{row['year']:04d}-{row['month']:02d}-{row['day']:02d}"
+
+
 _MEASURED = {
     "temperature_f": "temp",
     "dew_point_f": "dewp",
@@ -170,6 +175,7 @@ FLIGHTS = Table(
     source=source.flights,
     key=("event_id",),
     derive=derive_flights,
+    intake=Intake(day=_day_of),
     delivered=(
         *_LOCAL_TIME,
         Column(name="minute", dtype=INT, minimum=0, maximum=59),
@@ -222,6 +228,7 @@ WEATHER = Table(
     source=source.weather,
     key=("event_id",),
     derive=derive_weather,
+    intake=Intake(day=_day_of),
     delivered=(
         *_LOCAL_TIME,
         Column(name="origin", dtype=STRING, allowed=AIRPORTS),

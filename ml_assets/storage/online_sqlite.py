@@ -1,0 +1,196 @@
+"""The embedded online store: one SQLite file a use case, shared by all processes of a machine.
+
+A commit is one write to the write-ahead log: it survives the death of the process. A power cut may take the last commits (the log is
+synchronised when it is folded into the file, not at each commit), and never leaves a damaged file.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ml_assets.storage.online import Answer, Fact, StoreDownError
+
+Found = TypeVar("Found")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (key BLOB, id BLOB, until INTEGER, record BLOB, PRIMARY KEY (key, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (sequence INTEGER PRIMARY KEY, id TEXT UNIQUE, at INTEGER, body BLOB);
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+_WAIT_SECONDS = 2.0
+_MOST_AT_ONCE = 256
+"""Parameters of one statement; and rows of one transaction that drops, so that writers wait for milliseconds."""
+
+
+class SqliteStore:
+    """Facts and answers in a file. Not for threads to share: each opens its own.
+
+    Writers take turns by a lock on a file beside it, which wakes the next one at once; SQLite's own waits would sleep for milliseconds.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._turn = file.with_suffix(".lock").open("w")
+            with self._taking_turns():
+                self._open()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreDownError(f"{file} cannot be opened: {error}") from error
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(
+            self._file, timeout=_WAIT_SECONDS, isolation_level=None, cached_statements=256, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # `tidy` does it: a commit must not wait for a disk
+        self._connection.executescript(_SCHEMA)
+        self._inode = self._file.stat().st_ino
+
+    def facts(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """See `OnlineStore`."""
+        found: dict[bytes, list[bytes]] = {}
+        for part in _parts(keys):
+            for key, record in self._reading("SELECT key, record FROM facts WHERE key IN ({}) ORDER BY key, id", part):
+                if key in found:
+                    found[key].append(record)
+                else:
+                    found[key] = [record]
+        return {key: b"".join(records) for key, records in found.items()}
+
+    def answers(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """See `OnlineStore`."""
+        return {
+            id: body for part in _parts(ids) for id, body in self._reading("SELECT id, body FROM answers WHERE id IN ({})", part)
+        }
+
+    def keep(self, facts: Iterable[Fact], answers: Sequence[Answer] = (), *, replace: bool) -> dict[str, bytes]:
+        """See `OnlineStore`."""
+
+        def kept(connection: sqlite3.Connection) -> dict[str, bytes]:
+            before: dict[str, bytes] = {}
+            connection.executemany(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO facts VALUES (?, ?, ?, ?)", facts)
+            for answer in answers:
+                row = (answer.id, answer.at, answer.body)
+                if not connection.execute("INSERT OR IGNORE INTO answers (id, at, body) VALUES (?, ?, ?)", row).rowcount:
+                    [(before[answer.id],)] = connection.execute("SELECT body FROM answers WHERE id = ?", (answer.id,))
+            return before
+
+        return self._writing(kept)
+
+    def recent(self, count: int) -> list[bytes]:
+        """See `OnlineStore`."""
+        self._require_file()
+        with _plain_errors(self._file):
+            rows = self._connection.execute("SELECT body FROM answers ORDER BY sequence DESC LIMIT ?", (count,))
+            return [body for (body,) in rows.fetchall()]
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """See `OnlineStore`."""
+        self._require_file()
+        with _plain_errors(self._file):
+            rows = self._connection.execute("SELECT name, value FROM notes WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+            return dict(rows.fetchall())
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """See `OnlineStore`."""
+        self._writing(lambda connection: connection.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items()))
+
+    def drop(self, prefix: bytes, until: int) -> int:
+        """See `OnlineStore`."""
+        dropped, after = 0, (prefix, b"")
+        end = prefix + b"\xff"
+        while True:
+            with _plain_errors(self._file):
+                rows = self._connection.execute(
+                    "SELECT key, id, until FROM facts WHERE (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT 20000",
+                    (*after, end),
+                ).fetchall()
+            old = [(key, id) for key, id, last in rows if last < until]
+            for start in range(0, len(old), _MOST_AT_ONCE):
+                self._delete(old[start : start + _MOST_AT_ONCE])
+            dropped += len(old)
+            if not rows:
+                return dropped
+            after = rows[-1][:2]
+
+    def drop_answers(self, before: int) -> int:
+        """See `OnlineStore`."""
+        statement = "DELETE FROM answers WHERE sequence IN (SELECT sequence FROM answers WHERE at < ? LIMIT ?)"
+        dropped = 0
+        while count := self._writing(lambda connection: connection.execute(statement, (before, _MOST_AT_ONCE)).rowcount):
+            dropped += count
+        return dropped
+
+    def tidy(self) -> None:
+        """Folds the log into the file; what readers still need stays for the next time."""
+        self._require_file()
+        with _plain_errors(self._file):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """See `OnlineStore`."""
+        self._connection.close()
+        self._turn.close()
+
+    def _delete(self, facts: Sequence[tuple[bytes, bytes]]) -> None:
+        self._writing(lambda connection: connection.executemany("DELETE FROM facts WHERE key = ? AND id = ?", facts))
+
+    def _reading(self, statement: str, part: Sequence[bytes] | Sequence[str]) -> list[tuple[Any, bytes]]:
+        self._require_file()
+        marks = ",".join("?" * len(part))
+        with _plain_errors(self._file):
+            return self._connection.execute(statement.format(marks), part).fetchall()
+
+    def _writing(self, change: Callable[[sqlite3.Connection], Found]) -> Found:
+        self._require_file()
+        with _plain_errors(self._file), self._taking_turns():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                found = change(self._connection)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            return found
+
+    @contextmanager
+    def _taking_turns(self) -> Iterator[None]:
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def _require_file(self) -> None:
+        """What is written to a file that was moved away or deleted would be lost; one that was put back is opened."""
+        try:
+            inode = os.stat(self._file).st_ino  # noqa: PTH116 (half the time of Path.stat, on the path of every request)
+        except OSError as error:
+            raise StoreDownError(f"{self._file} is not there: {error.strerror}") from error
+        if inode != self._inode:
+            with _plain_errors(self._file):
+                self._connection.close()
+                self._open()
+
+
+@contextmanager
+def _plain_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreDownError(f"{file} does not answer: {error}") from error
+
+
+def _parts(items: Sequence[Found]) -> Iterator[Sequence[Found]]:
+    """In parts of few different sizes, since every size is a statement: the last item is repeated."""
+    for start in range(0, len(items), _MOST_AT_ONCE):
+        part = items[start : start + _MOST_AT_ONCE]
+        size = 1 << (len(part) - 1).bit_length()
+        yield [*part, *[part[-1]] * (size - len(part))]

@@ -1,0 +1,152 @@
+"""The log of online scores: JSON lines, a folder for each day of the events, a file for each process that scored.
+
+A line is one event: what was answered and all its features. Lines are written by one thread, off the path of requests. A process that is
+killed loses what it had not yet written, at most `MOST_WAITING` events and in practice those of the last milliseconds; one that is
+stopped loses nothing.
+"""
+
+import json
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_assets.use_case import Day
+
+MOST_WAITING = 10_000
+MOST_SECONDS_TO_WAIT = 5.0
+
+
+class LogFullError(RuntimeError):
+    """The disk does not keep up, or does not take anything: an event that cannot be logged is not scored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionLog:
+    """Reads what all processes logged about a use case."""
+
+    root: Path
+    case: str
+
+    def folder(self, day: Day) -> Path:
+        """Where the lines of a day are."""
+        return self.root / "predictions" / self.case / day
+
+    def days(self) -> list[Day]:
+        """The days of which something was logged."""
+        return sorted(place.name for place in (self.root / "predictions" / self.case).glob("[0-9]*") if place.is_dir())
+
+    def version(self, day: Day) -> str | None:
+        """Another one whenever something was added; None for a day without a log."""
+        files = sorted(self.folder(day).glob("*.jsonl"))
+        return ";".join(f"{file.name}:{file.stat().st_size}" for file in files) or None
+
+    def read(self, day: Day) -> Iterator[dict[str, Any]]:
+        """The entries of a day, file by file. The last line of a killed process may be cut off: it is left out.
+
+        Raises:
+            ValueError: another line is damaged; the message names it.
+        """
+        for file in sorted(self.folder(day).glob("*.jsonl")):
+            lines = file.read_bytes().split(b"\n")
+            for number, line in enumerate(lines[:-1], start=1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{file}, line {number} is damaged: {error}") from error
+
+
+@dataclass(kw_only=True)
+class LogWriter:
+    """Appends lines to the files of this process; `add` is for one thread, the file system for another."""
+
+    log: PredictionLog
+    name: str
+    """Of the process: no other one writes under it."""
+    _waiting: dict[Day, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    _count: int = 0
+    _failed: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _news: threading.Event = field(default_factory=threading.Event)
+    _ends: bool = False
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def require_room(self) -> None:
+        """To be asked before an event is scored.
+
+        Raises:
+            LogFullError: as many lines wait as may.
+        """
+        if self._count >= MOST_WAITING:
+            raise LogFullError(f"{self._count} scores wait to be logged in {self.log.root}: {self._failed or 'the disk is slow'}")
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are not written yet."""
+        return self._count
+
+    def add(self, entries: Sequence[tuple[Day, bytes]]) -> None:
+        """Hands lines over, each JSON without a line break."""
+        with self._lock:
+            for day, line in entries:
+                self._waiting[day].append(line)
+            self._count += len(entries)
+        self._news.set()
+
+    def close(self) -> None:
+        """Writes everything that waits.
+
+        Raises:
+            OSError: not all of it could be written.
+        """
+        self._ends = True
+        self._news.set()
+        self._thread.join()
+        self._write(last=True)
+
+    def _run(self) -> None:
+        while not self._ends:
+            self._news.wait()
+            self._news.clear()
+            try:
+                self._write()
+                self._failed = ""
+            except OSError as error:
+                self._failed = str(error)
+                time.sleep(0.2)
+                self._news.set()
+
+    def _write(self, *, last: bool = False) -> None:
+        with self._lock:
+            taken, self._waiting = self._waiting, defaultdict(list)
+        for day in list(taken):
+            try:
+                self._append(day, b"".join(line + b"\n" for line in taken[day]), last=last)
+            except OSError:
+                with self._lock:
+                    for again in taken:
+                        self._waiting[again] = taken[again] + self._waiting[again]
+                raise
+            self._count -= len(taken.pop(day))
+
+    def _append(self, day: Day, lines: bytes, *, last: bool) -> None:
+        """All lines or none: what a full disk took of them is cut off again."""
+        file = self.log.folder(day) / f"{self.name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as opened:
+            begin = opened.tell()
+            try:
+                opened.write(lines)
+                opened.flush()
+                if last:
+                    os.fsync(opened.fileno())
+            except OSError:
+                opened.truncate(begin)
+                raise
