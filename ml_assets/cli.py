@@ -32,6 +32,7 @@ from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date, daily_tables_of
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY
+from ml_assets.serving import commands as serving
 from ml_assets.storage.decisions import Manual
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 from ml_assets.use_cases import find
@@ -39,6 +40,8 @@ from ml_assets.use_cases import find
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 models = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
+app.registered_commands += serving.app.registered_commands
+app.registered_groups += serving.app.registered_groups
 
 DAILY = "the daily assets, in the order in which they depend on each other"
 CaseName = Annotated[str, typer.Argument(help="Name of a use case, such as flight_delays.", metavar="CASE")]

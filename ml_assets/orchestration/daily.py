@@ -50,7 +50,7 @@ class Days:
         return list(self.inputs)
 
     def parts(self, bound: tuple[str, int] | None) -> Iterator["Days"]:
-        """The days in stretches (`_stage` says of what), or all at once. No days, no stretches: all held back, nothing is computed."""
+        """The days in stretches (`stage` says of what), or all at once. No days, no stretches: all held back, nothing is computed."""
         by, look_back = bound or ("", 0)
         counted = self.tables.ledger(by, self.ready) if by else {}
         rows = {day: counted[day].rows if day in counted else 0 for day in self.ready}
@@ -85,7 +85,7 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         yield Made(table=table.raw_name, rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
     specs = {table.raw_name: {check: "The source could be read, and every row that it counts is here, once."}}
-    return _stage(case, make, specs, recipe=table.raw_name, kinds={"csv", "deltalake"}, daily=table.daily, group="raw")
+    return stage(case, make, specs, recipe=table.raw_name, kinds={"csv", "deltalake"}, daily=table.daily, group="raw")
 
 
 def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
@@ -126,7 +126,7 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         table.rejected_name: {},
     }
     schemas = {table.name: columns, table.rejected_name: REJECTED_COLUMNS}
-    return _stage(
+    return stage(
         case, make, specs, recipe=table.name, kinds={"pandas", "deltalake"}, schemas=schemas, daily=table.daily, group="clean"
     )
 
@@ -144,7 +144,7 @@ def labels_asset(case: UseCase) -> dg.AssetsDefinition:
         yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
     specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
-    return _stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
+    return stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
 
 
 def features_asset(case: UseCase) -> dg.AssetsDefinition:
@@ -180,7 +180,7 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
             honest: "Computed again from a world that ends at the moment of the prediction, the features are the same.",
         }
     }
-    return _stage(
+    return stage(
         case,
         make,
         specs,
@@ -208,7 +208,7 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         yield Made(table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
     specs = {"scores": {check: "One finite score for each event that has features, by the model in force on its day."}}
-    return _stage(
+    return stage(
         case,
         make,
         specs,
@@ -243,7 +243,7 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
         )
 
     specs = {"live_performance": {check: "Every event of the day has its label; metrics lie between 0 and 1."}}
-    return _stage(
+    return stage(
         case,
         make,
         specs,
@@ -254,7 +254,7 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
     )
 
 
-def _stage(
+def stage(
     case: UseCase,
     make: Stage,
     checks: Mapping[str, Mapping[str, str]],
@@ -265,14 +265,17 @@ def _stage(
     schemas: Mapping[str, Sequence[Column]] | None = None,
     daily: bool = True,
     bound: tuple[str, int] | None = None,
+    blocks: bool = True,
 ) -> dg.AssetsDefinition:
     """An asset step over a range: reads what is ready, makes it, publishes the good days of each table.
+
+    Checks that do not block are red in Dagster, and the day is published (`Made.blocks`).
 
     `bound` names the table whose rows bound the memory of a step, and how many days of facts each stretch reads before its own.
     """
     partitions = case_days(case) if daily else None
     specs = {
-        table: [check_spec(case, table, name, text, partitions) for name, text in described.items()]
+        table: [check_spec(case, table, name, text, partitions, blocks=blocks) for name, text in described.items()]
         for table, described in checks.items()
     }
     known = recipes(case)[recipe]
@@ -283,7 +286,7 @@ def _stage(
             dg.AssetSpec(
                 [case.name, table],
                 deps=list(_deps(case, known, daily=daily)),
-                description=_DESCRIPTIONS.get(_kind_of(case, table), ""),
+                description=_DESCRIPTIONS[_kind_of(case, table)],
                 group_name=f"{case.name}/{'rejected' if _kind_of(case, table) == 'rejected' else group}",
                 kinds=kinds,
                 owners=[case.owner],
@@ -366,5 +369,7 @@ _DESCRIPTIONS = {
     "labels": "The truth about events, filed under the day on which it became known.",
     "features": "One row an event: everything the model is told, from what was known at the moment of the prediction.",
     "scores": "Score and decision for each event by the model in force on its day, beside the two forecasts it has to beat.",
+    "online_state": "What the online scorer must remember of each day, in the online store; here, how much of each table that is.",
+    "prediction_log": "What the online scorer answered about each event, with the features that it had.",
     "live_performance": "How the model in force did on the day, once the truth about every event of it is known.",
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from ml_assets.orchestration import backtest, daily, staleness, weekly
+from ml_assets.orchestration import backtest, daily, online, staleness, weekly
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
@@ -22,6 +22,8 @@ def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
     yield daily.scores_asset(case)
     yield daily.live_performance_asset(case)
     yield backtest.backtest_asset(case)
+    yield online.online_state_asset(case)
+    yield online.prediction_log_asset(case)
 
 
 def build_defs(

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,22 @@ import pandas as pd
 
 import ml_assets
 from ml_assets.orchestration.store import Store
-from ml_assets.stages import clean, features, ingest, labels, model, monitor, package, point_in_time, quality, score, windows
+from ml_assets.stages import (
+    clean,
+    features,
+    ingest,
+    labels,
+    model,
+    monitor,
+    online_features,
+    online_state,
+    package,
+    point_in_time,
+    quality,
+    score,
+    skew,
+    windows,
+)
 from ml_assets.storage.tables import Entry, content_hashes, fingerprint
 from ml_assets.use_case import WHOLE, Day, Reported, UseCase, shift
 
@@ -67,6 +82,8 @@ class Recipe:
     """Further assets that decide through `also`, beside the inputs that are not hashed."""
     missing: str = ""
     """Why a day cannot be made when `also` says nothing about it."""
+    on_demand: bool = False
+    """Whether it is made when somebody asks for it, and not by `run`."""
 
 
 def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> tuple[dict[Day, str], dict[Day, NotMade]]:
@@ -145,7 +162,32 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
             missing="no model was in force on this day, or some of its labels are not known yet",
         )
     )
+    found += _online_recipes(case, dimensions)
     return {recipe.table: recipe for recipe in found}
+
+
+def _online_recipes(case: UseCase, dimensions: tuple[Input, ...]) -> Iterator[Recipe]:
+    """What goes to the online scorer, and what comes back from it."""
+    looked_at = tuple(Input(table=name) for name in online_features.kept_of(case))
+    code = code_of(online_features, online_state, quality) + fingerprint(online_features.layout(case))
+    yield Recipe(table="online_state", inputs=(*looked_at, *dimensions), code=code, on_demand=True)
+    yield Recipe(
+        table="prediction_log",
+        inputs=(Input(table="features"),),
+        code=code_of(skew, model, package, quality) + fingerprint(case.features.columns),
+        also=_logged(case),
+        also_named="logged_scores",
+        missing="nothing was logged on this day",
+        on_demand=True,
+    )
+
+
+def _logged(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        log = store.predictions(case)
+        return {day: fingerprint(version) for day in days if (version := log.version(day)) is not None}
+
+    return versions
 
 
 def _source_versions(case: UseCase, table: str) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:

@@ -54,23 +54,29 @@ class Made:
     checks: Mapping[str, Mapping[Day, Verdict]] = field(default_factory=dict)
     notes: Mapping[Day, Mapping[str, Any]] = field(default_factory=dict)
     shown: Mapping[Day, Mapping[str, Any]] = field(default_factory=dict)
+    blocks: bool = True
+    """Whether a day that fails a check stays unpublished. A log is what it is: it is kept, and the check is red."""
 
     @property
     def good(self) -> dict[Day, str]:
         """The days, with their inputs, that no check stands against."""
+        if not self.blocks:
+            return dict(self.inputs)
         return {
             day: made_from for day, made_from in self.inputs.items() if all(check[day].passed for check in self.checks.values())
         }
 
 
 def check_spec(
-    case: UseCase, table: str, name: str, description: str, partitions: dg.PartitionsDefinition | None
+    case: UseCase, table: str, name: str, description: str, partitions: dg.PartitionsDefinition | None, *, blocks: bool = True
 ) -> dg.AssetCheckSpec:
-    """A check that blocks, day by day."""
+    """A check of each day by itself, which blocks it or does not."""
     with warnings.catch_warnings():
         # Partitioned checks are in preview in Dagster 1.13; an unpartitioned one would release a bad day with the next good one.
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
-        return dg.AssetCheckSpec(name, asset=[case.name, table], description=description, blocking=True, partitions_def=partitions)
+        return dg.AssetCheckSpec(
+            name, asset=[case.name, table], description=description, blocking=blocks, partitions_def=partitions
+        )
 
 
 def publish(
@@ -166,7 +172,7 @@ def _evaluations(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     for day, verdict in made.checks[spec.name].items():
         if not verdict.passed:
-            context.log.error(f"{made.table} {day} is not published: {verdict.message()}")
+            context.log.error(f"{made.table} {day}{' is not published' if made.blocks else ''}: {verdict.message()}")
         yield evaluation(
             spec,
             _partition(context, day),

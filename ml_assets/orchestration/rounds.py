@@ -106,7 +106,9 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     for table in case.dimensions:
         if any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name)):
             runner.run([table.raw_name, table.name, table.rejected_name], WHOLE, WHOLE, title=table.name)
-    before = [name for name in known if name not in AFTER_DEPLOYMENT and not _undated(case, name)]
+    before = [
+        name for name, recipe in known.items() if name not in AFTER_DEPLOYMENT and not _undated(case, name) and not recipe.on_demand
+    ]
     _settle(runner, [known[name] for name in before], days)
     possible, missing = possible_weeks(case, runner.store, weeks)
     for reason in missing:

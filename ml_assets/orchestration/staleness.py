@@ -148,5 +148,6 @@ _DESCRIPTIONS = {
     "delivered": "What the source could deliver of each day: the version of its file, object or query.",
     "deciding_reports": "Of the reports, those that decide what the labels of a day are.",
     "model_in_force": "The version of the model that scores a day: by the latest deployment, or by a person's decision.",
+    "logged_scores": "What online scorers logged about the events of a day.",
     "outcomes": "The truth about the events of a day, and which of its entities were known as positive before.",
 }

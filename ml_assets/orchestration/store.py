@@ -6,11 +6,10 @@ from pathlib import Path
 import dagster as dg
 
 from ml_assets.storage.models import ModelStore
+from ml_assets.storage.places import online_address, root_folder
+from ml_assets.storage.predictions import PredictionLog
 from ml_assets.storage.tables import Tables
 from ml_assets.use_case import UseCase
-
-ROOT_SETTING = "ML_ASSETS_ROOT"
-DEFAULT_ROOT = ".ml_assets"
 
 
 class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -21,7 +20,12 @@ class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def path(self) -> Path:
         """The folder."""
-        return Path(self.root or os.environ.get(ROOT_SETTING) or DEFAULT_ROOT)
+        return Path(self.root) if self.root else root_folder(os.environ)
+
+    @property
+    def online(self) -> str:
+        """The address of the online store."""
+        return online_address(os.environ, self.path)
 
     def tables(self, case: UseCase) -> Tables:
         """The tables of a use case."""
@@ -32,6 +36,10 @@ class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
         folder = self.path / "searches"
         folder.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder / case.name}.db"
+
+    def predictions(self, case: UseCase) -> PredictionLog:
+        """What online scorers logged about a use case."""
+        return PredictionLog(root=self.path, case=case.name)
 
     @property
     def models(self) -> ModelStore:

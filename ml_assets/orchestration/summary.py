@@ -41,6 +41,8 @@ def stale(case: UseCase, store: Store) -> list[Staleness]:
     tables, found = store.tables(case), []
     days = list(case_days(case).get_partition_keys())
     for name, recipe in recipes(case).items():
+        if recipe.on_demand:
+            continue
         undated = any(name in (table.raw_name, table.name) for table in case.dimensions)
         published = tables.ledger(name)
         wanted = stale_days(case, store, recipe, [WHOLE] if undated else days)

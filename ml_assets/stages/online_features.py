@@ -143,8 +143,13 @@ def layout(case: UseCase) -> str:
 
 def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
     """The key of an entity's records; None where one of its columns is missing: nothing is known about nobody."""
-    values = [row[name] for name in entity]
-    return None if None in values else SEPARATOR.join([prefix, *(str(value).encode() for value in values)])
+    parts = [prefix]
+    for name in entity:
+        if (value := row[name]) is None:
+            return None
+        part = str(value).encode()
+        parts.append(part.replace(SEPARATOR, SEPARATOR * 2) if SEPARATOR in part else part)
+    return SEPARATOR.join(parts)
 
 
 def _checked(id: bytes, table: Table) -> bytes:

@@ -54,14 +54,9 @@ class SqliteStore:
 
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """See `OnlineStore`."""
-        found: dict[bytes, list[bytes]] = {}
-        for part in _parts(keys):
-            for key, record in self._reading("SELECT key, record FROM facts WHERE key IN ({}) ORDER BY key, id", part):
-                if key in found:
-                    found[key].append(record)
-                else:
-                    found[key] = [record]
-        return {key: b"".join(records) for key, records in found.items()}
+        # Joined by SQLite: a row in Python costs more than to find it. What is joined is bytes, whatever they hold.
+        statement = "SELECT key, CAST(group_concat(record, '') AS BLOB) FROM facts WHERE key IN ({}) GROUP BY key"
+        return {key: records for part in _parts(keys) for key, records in self._reading(statement, part)}
 
     def answers(self, ids: Sequence[str]) -> dict[str, bytes]:
         """See `OnlineStore`."""
@@ -188,7 +183,7 @@ def _plain_errors(file: Path) -> Iterator[None]:
         raise StoreDownError(f"{file} does not answer: {error}") from error
 
 
-def _parts(items: Sequence[Found]) -> Iterator[Sequence[Found]]:
+def _parts(items: Sequence[Found]) -> Iterator[list[Found]]:
     """In parts of few different sizes, since every size is a statement: the last item is repeated."""
     for start in range(0, len(items), _MOST_AT_ONCE):
         part = items[start : start + _MOST_AT_ONCE]

@@ -134,7 +134,8 @@ class LogWriter:
                     for again in taken:
                         self._waiting[again] = taken[again] + self._waiting[again]
                 raise
-            self._count -= len(taken.pop(day))
+            with self._lock:
+                self._count -= len(taken.pop(day))
 
     def _append(self, day: Day, lines: bytes, *, last: bool) -> None:
         """All lines or none: what a full disk took of them is cut off again."""

@@ -1,0 +1,385 @@
+"""The service: which request is answered by what.
+
+Two requests have traffic, `score` of an event and of features given; they come first and are written for speed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+
+from ml_assets.serving import metrics
+from ml_assets.serving.docs import docs_page, docs_script, docs_style
+from ml_assets.serving.http import (
+    HttpError,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    encode,
+    error_response,
+    json_of,
+    query,
+    read_body,
+    respond,
+)
+from ml_assets.serving.keys import ForbiddenError, KeyRing, TooManyRequestsError, UnknownKeyError
+from ml_assets.serving.live import Live
+from ml_assets.serving.openapi import document
+from ml_assets.serving.scorer import NotReadyError, Reasons, Scorer, answer_in
+from ml_assets.stages.inputs import Columns
+from ml_assets.stages.intake import InvalidRowError, Problem
+from ml_assets.stages.trees import Trees
+from ml_assets.storage.online import StoreDownError
+from ml_assets.storage.predictions import LogFullError
+
+log = logging.getLogger("ml_assets.serving")
+
+MOST_ROWS = 1000
+FEED_ROWS = 50
+REASONS = {"reasons": ("alerts", "always", "never"), "features": ("false", "true")}
+RETRY = (b"retry-after", b"1")
+
+Handler = Callable[[Scope, Receive], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """A handler, the scope that a key needs for it, and the labels under which it is counted."""
+
+    method: str
+    handler: Handler
+    scope: str | None
+    case: str
+    name: str
+
+
+@dataclass(kw_only=True)
+class App:
+    """An ASGI application for some use cases. `started` and `stopped` are called around its life."""
+
+    scorers: Mapping[str, Scorer]
+    keys: KeyRing
+    started: Callable[[], Awaitable[None]]
+    stopped: Callable[[], Awaitable[None]]
+    _routes: dict[str, Route] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, scorer in self.scorers.items():
+            at = f"/v1/{name}"
+            endpoints = _Endpoints(scorer)
+            self._add(f"{at}/score", "POST", endpoints.score, "score", name)
+            self._add(f"{at}/score:batch", "POST", endpoints.score_batch, "score", name)
+            self._add(f"{at}/score:features", "POST", endpoints.score_features, "score", name)
+            self._add(f"{at}/events", "POST", endpoints.events, "feedback", name)
+            for table in scorer.intakes:
+                if table not in (scorer.case.events, scorer.label_table):
+                    self._add(f"{at}/events/{table}", "POST", endpoints.observe(table), "feedback", name)
+            self._add(f"{at}/labels", "POST", endpoints.labels, "feedback", name)
+            self._add(f"{at}/model", "GET", endpoints.model, "score", name)
+            self._add(f"{at}/feed", "GET", endpoints.feed, "admin", name)
+        self._add("/healthz", "GET", self._healthz, None, "")
+        self._add("/readyz", "GET", self._readyz, None, "")
+        self._add("/metrics", "GET", self._metrics, "admin", "")
+        self._document = encode(document(list(self.scorers.values())))
+        page = files("ml_assets.serving").joinpath("page.html").read_bytes()
+        cases = [{"name": scorer.case.name, "title": scorer.case.title} for scorer in self.scorers.values()]
+        page = page.replace(b"/*CASES*/[]", encode(cases))
+        for path, content, kind in (
+            ("/", page, b"text/html; charset=utf-8"),
+            ("/openapi.json", self._document, b"application/json"),
+            ("/docs", docs_page(), b"text/html; charset=utf-8"),
+            ("/docs/swagger-ui.js", docs_script(), b"text/javascript; charset=utf-8"),
+            ("/docs/swagger-ui.css", docs_style(), b"text/css; charset=utf-8"),
+        ):
+            self._add(path, "GET", _constant(content, kind), None, "")
+
+    def _add(self, path: str, method: str, handler: Handler, scope: str | None, case: str) -> None:
+        self._routes[path] = Route(method=method, handler=handler, scope=scope, case=case, name=path.removeprefix(f"/v1/{case}/"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"no {scope['type']} here")
+        begin = time.perf_counter()
+        route = self._routes.get(scope["path"])
+        try:
+            if route is None:
+                raise self._not_found(scope["path"])
+            if scope["method"] != route.method and not (scope["method"] == "HEAD" and route.method == "GET"):
+                allowed = [(b"allow", route.method.encode())]
+                raise HttpError(405, "wrong_method", f"{scope['path']} takes {route.method}", headers=allowed)
+            if route.scope:
+                self.keys.admit(scope["headers"], route.scope)
+            response = await route.handler(scope, receive)
+        except Exception as error:
+            response = error_response(_as_http(error, route.case if route else "", scope["path"]))
+        await respond(send, response)
+        if route is not None and route.case:
+            _count(route.case, route.name, response.status, time.perf_counter() - begin)
+
+    def _not_found(self, path: str) -> HttpError:
+        parts = path.split("/")
+        if len(parts) > 2 and parts[1] == "v1" and parts[2] not in self.scorers:
+            known = ", ".join(self.scorers)
+            return HttpError(404, "unknown_use_case", f"no use case {parts[2][:100]!r} is served here; there are {known}")
+        return HttpError(404, "not_found", f"nothing is at {path[:200]}; /docs lists what there is")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.started()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                try:
+                    await self.stopped()
+                except OSError as error:
+                    log.error("%s", error)
+                    await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _healthz(self, scope: Scope, _receive: Receive) -> Response:
+        query(scope, {})
+        return Response(b'{"status":"alive"}')
+
+    async def _readyz(self, scope: Scope, _receive: Receive) -> Response:
+        """Ready when every case can score: a model, a store that answers, and state in it."""
+        query(scope, {})
+        found = {name: scorer.readiness() for name, scorer in self.scorers.items()}
+        ready = all(each["ready"] for each in found.values())
+        return Response(encode({"ready": ready, "use_cases": found}), status=200 if ready else 503)
+
+    async def _metrics(self, scope: Scope, _receive: Receive) -> Response:
+        query(scope, {})
+        return Response(metrics.exposition(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class _Endpoints:
+    """What is asked of one use case."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self._case = scorer, scorer.case
+
+    async def score(self, scope: Scope, receive: Receive) -> Response:
+        reasons, features = _options(scope)
+        content = _object(json_of(await read_body(scope, receive)))
+        entry = await self._scorer.score(self._scorer.take(content, reasons))
+        return Response(entry if features else answer_in(entry))
+
+    async def score_features(self, scope: Scope, receive: Receive) -> Response:
+        """Score of features that the caller has computed: nothing is looked up, kept or logged."""
+        query(scope, {})
+        body = await read_body(scope, receive)
+        live = self._scorer.require_live()
+        try:
+            given = (_DECODE_WITH_TEXTS if live.texts else _DECODE_NUMBERS)(body).features
+        except msgspec.ValidationError:
+            raise InvalidRowError(_what_is_wrong(_object(json_of(body)), live)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            json_of(body)  # says what is wrong with it
+            raise
+        if given.keys() != live.names:
+            raise InvalidRowError(_what_is_wrong({"features": given}, live))
+        if live.texts or not isinstance(live.model.estimator, Trees):
+            columns = {name: np.array([value], dtype=object if name in live.texts else np.float64) for name, value in given.items()}
+            score = live.model.predict(Columns(columns)).tolist()[0]
+        else:
+            score = live.model.estimator.predict_row(np.array([given[name] for name in live.model.inputs], dtype=np.float64))
+        alert = score >= live.threshold
+        self._scorer.scored["alert" if alert else "quiet"] += 1
+        return Response(encode({"score": score, "alert": alert, "threshold": live.threshold, "model_version": live.version}))
+
+    async def score_batch(self, scope: Scope, receive: Receive) -> Response:
+        """Events in any order; each sees those that came before it by its time. One that is invalid refuses all."""
+        reasons, features = _options(scope)
+        asked, problems = [], []
+        rows = _rows(json_of(await read_body(scope, receive)))
+        for place, row in enumerate(rows):
+            try:
+                asked.append(self._scorer.take(row, reasons))
+            except InvalidRowError as error:
+                problems += [Problem(field=f"{place}.{each.field}", value=each.value, rule=each.rule) for each in error.problems]
+        if problems:
+            raise InvalidRowError(problems)
+        entries = self._scorer.score_now(asked)
+        return Response(b'{"scores":[' + b",".join(entries if features else map(answer_in, entries)) + b"]}")
+
+    async def events(self, scope: Scope, receive: Receive) -> Response:
+        return await self._observe(self._case.events, scope, receive)
+
+    async def labels(self, scope: Scope, receive: Receive) -> Response:
+        return await self._observe(self._scorer.label_table, scope, receive)
+
+    def observe(self, table: str) -> Handler:
+        async def handler(scope: Scope, receive: Receive) -> Response:
+            return await self._observe(table, scope, receive)
+
+        return handler
+
+    async def _observe(self, table: str, scope: Scope, receive: Receive) -> Response:
+        query(scope, {})
+        content = json_of(await read_body(scope, receive))
+        count = self._scorer.observe(table, _rows(content) if isinstance(content, list) else [_object(content)])
+        metrics.ROWS.labels(self._case.name, table).inc(count)
+        return Response(encode({"observed": count}))
+
+    async def model(self, scope: Scope, _receive: Receive) -> Response:
+        query(scope, {})
+        live = self._scorer.require_live()
+        features = [{"name": each["name"], "dtype": each["dtype"], "unit": each["unit"]} for each in live.features]
+        return Response(
+            encode(
+                {
+                    "model_version": live.version,
+                    "in_force_since": live.week,
+                    "threshold": live.threshold,
+                    "decision": live.decision,
+                    "refused": self._scorer.in_force.refused,
+                    "features": features,
+                }
+            )
+        )
+
+    async def feed(self, scope: Scope, _receive: Receive) -> Response:
+        """What the page shows: the latest answers, newest first, latency, the model and its history."""
+        query(scope, {})
+        latency = metrics.latency_of(self._case.name, "score")
+        live = self._scorer.in_force.live
+        recent = [answer_in(entry) for entry in self._scorer.store.recent(FEED_ROWS)]
+        head = {
+            "requests": latency.requests,
+            "p50_ms": latency.p50,
+            "p99_ms": latency.p99,
+            "model_version": live.version if live else None,
+            "threshold": live.threshold if live else None,
+            "refused": self._scorer.in_force.refused,
+            "decisions": self._scorer.history(),
+        }
+        return Response(encode(head)[:-1] + b',"recent":[' + b",".join(recent) + b"]}")
+
+
+def _options(scope: Scope) -> tuple[Reasons, bool]:
+    if not scope["query_string"]:
+        return "alerts", False
+    asked = query(scope, REASONS)
+    return cast(Reasons, asked["reasons"]), asked["features"] == "true"
+
+
+def _object(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise HttpError(422, "invalid", f"the body is {_kind(content)}; expected an object with the fields of one row")
+    return content
+
+
+def _rows(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise HttpError(422, "invalid", "expected a list of objects, one for each row")
+    if not 0 < len(content) <= MOST_ROWS:
+        raise HttpError(422, "invalid", f"a list has from 1 to {MOST_ROWS:,} rows; got {len(content):,}")
+    return content
+
+
+class _GivenNumbers(msgspec.Struct, forbid_unknown_fields=True):
+    features: dict[str, float | None]
+
+
+class _GivenWithTexts(msgspec.Struct, forbid_unknown_fields=True):
+    features: dict[str, float | str | None]
+
+
+_DECODE_NUMBERS = msgspec.json.Decoder(_GivenNumbers).decode
+_DECODE_WITH_TEXTS = msgspec.json.Decoder(_GivenWithTexts).decode
+
+
+def _what_is_wrong(content: dict[str, Any], live: Live) -> list[Problem]:
+    """Of features that a caller gives, every one that breaks a rule."""
+    given = content.get("features")
+    if not isinstance(given, dict) or len(content) != 1:
+        return [Problem(field="features", value=given, rule="is an object with the features by name, and all there is")]
+    problems = [
+        Problem(field=name, value=None, rule="is missing: null says that it is not known") for name in live.names - given.keys()
+    ]
+    for name, value in given.items():
+        if name not in live.names:
+            problems.append(Problem(field=name, value=value, rule="is no feature of the model"))
+        elif name in live.texts and not isinstance(value, str | None):
+            problems.append(Problem(field=name, value=value, rule="is neither a text nor null"))
+        elif name not in live.texts and (isinstance(value, bool) or not isinstance(value, int | float | None)):
+            problems.append(Problem(field=name, value=value, rule="is neither a number nor null"))
+    return problems or [Problem(field="features", value=None, rule="holds a number that does not fit into 64 bits")]
+
+
+def _kind(content: Any) -> str:
+    return {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(type(content), "a number")
+
+
+def _constant(content: bytes, kind: bytes) -> Handler:
+    async def handler(_scope: Scope, _receive: Receive) -> Response:
+        return Response(content, content_type=kind)
+
+    return handler
+
+
+def _as_http(error: Exception, case: str, path: str) -> HttpError:
+    """What an error means to the caller; what nobody thought of is logged whole, and answered without details."""
+    match error:
+        case HttpError():
+            return error
+        case InvalidRowError():
+            return HttpError(422, "invalid", "the body breaks rules; problems names each", problems=error.problems)
+        case UnknownKeyError():
+            return HttpError(401, "unknown_key", str(error), headers=[(b"www-authenticate", b"Bearer")])
+        case ForbiddenError():
+            return HttpError(403, "forbidden", str(error))
+        case TooManyRequestsError():
+            after = str(max(1, round(error.after))).encode()
+            return HttpError(429, "too_many_requests", str(error), headers=[(b"retry-after", after)])
+        case StoreDownError():
+            metrics.STORE_FAILURES.labels(case).inc()
+            log.warning("%s: %s", case, error)
+            return HttpError(503, "store_down", "the online store does not answer; nothing was scored or kept", headers=[RETRY])
+        case NotReadyError():
+            return HttpError(503, "not_ready", str(error), headers=[RETRY])
+        case LogFullError():
+            log.error("%s: %s", case, error)
+            return HttpError(503, "log_full", "scores cannot be logged as fast as they are asked for", headers=[RETRY])
+        case _:
+            log.exception("%s", path, exc_info=error)
+            return HttpError(500, "internal", "an error of the service; its log says more")
+
+
+_OK: dict[tuple[str, str], tuple[Any, Any]] = {}
+
+
+def _count(case: str, route: str, status: int, seconds: float) -> None:
+    if status == 200:
+        if (case, route) not in _OK:
+            _OK[case, route] = (metrics.REQUESTS.labels(case, route, "200"), metrics.LATENCY.labels(case, route))
+        requests, latency = _OK[case, route]
+        requests.inc()
+        latency.observe(seconds)
+    else:
+        metrics.REQUESTS.labels(case, route, str(status)).inc()
+
+
+async def keep_up(scorers: Sequence[Scorer], *, every: float) -> None:
+    """What has to be done now and then: swap models, tell the metrics, remember what was seen."""
+    while True:
+        await asyncio.sleep(every)
+        for scorer in scorers:
+            try:
+                await scorer.keep_up()
+            except Exception as error:  # the next time may be better; until then scores go on
+                log.warning("%s: %s", scorer.case.name, error)

@@ -1,0 +1,169 @@
+"""API keys: who may ask for what. Only their hashes are kept, so that a key is seen once, when it is made.
+
+A key is 32 random bytes; nobody can guess one, and a slow hash, as passwords need it, would add nothing but time to every request.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_assets.storage.atomic import replace
+
+SCOPES = ("score", "feedback", "admin")
+"""`score`: scores and the model; `feedback`: events and labels; `admin`: everything, the feed and the metrics too."""
+_FORM = re.compile(r"mla_([0-9a-f]{8})_([0-9A-Za-z_-]{43})")
+_LOOK_SECONDS = 1.0
+
+
+class UnknownKeyError(Exception):
+    """There is no such key, or none was sent."""
+
+
+class ForbiddenError(Exception):
+    """The key does not have the scope."""
+
+
+class TooManyRequestsError(Exception):
+    """More requests than the key may send; `after` is in seconds."""
+
+    def __init__(self, after: float) -> None:
+        super().__init__(f"too many requests: try again in {after:.2g} s")
+        self.after = after
+
+
+@dataclass(kw_only=True)
+class KeyRing:
+    """The keys in a file, which all processes read again when it changes. Without a key in it, whoever reaches the service is let in."""
+
+    file: Path
+    requests_a_second: float | None = None
+    """How many requests a key may send to this process on average, and five times as many at once; None for any number."""
+    _keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _stamp: tuple[int, int] = (0, 0)
+    _looked_at: float = -1.0
+    _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def admit(self, headers: Sequence[tuple[bytes, bytes]], scope: str) -> str:
+        """The name of the key in `Authorization: Bearer …` or `X-API-Key`, if it has the scope.
+
+        Raises:
+            UnknownKeyError, ForbiddenError, TooManyRequestsError: it is not let in.
+        """
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_SECONDS:
+            self._looked_at = now
+            self._read()
+        name = self._who(headers, scope) if self._keys else "anyone"
+        if self.requests_a_second is not None:
+            self._take_a_turn(name, now, self.requests_a_second)
+        return name
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a key."""
+        self._read()
+        return not self._keys
+
+    def _who(self, headers: Sequence[tuple[bytes, bytes]], scope: str) -> str:
+        given = next((value.decode("latin-1") for name, value in headers if name == b"x-api-key"), "")
+        given = given or next((value.decode("latin-1")[7:] for name, value in headers if name == b"authorization"), "")
+        form = _FORM.fullmatch(given.strip())
+        known = self._keys.get(form[1]) if form else None
+        # A key that does not exist takes as long as a wrong one.
+        expected = known["sha256"] if known else "0" * 64
+        if not hmac.compare_digest(_hash(given.strip()), expected) or known is None:
+            raise UnknownKeyError("an API key is needed: send it as `Authorization: Bearer …` or `X-API-Key: …`")
+        if scope not in known["scopes"] and "admin" not in known["scopes"]:
+            raise ForbiddenError(f"this key may {' and '.join(known['scopes'])}; this needs {scope}")
+        return str(known["name"])
+
+    def _take_a_turn(self, name: str, now: float, rate: float) -> None:
+        """A bucket that fills with `rate` tokens a second, of which a request takes one."""
+        most = max(5 * rate, 1.0)
+        tokens, before = self._buckets.get(name, (most, now))
+        tokens = min(most, tokens + (now - before) * rate)
+        if tokens < 1:
+            self._buckets[name] = (tokens, now)
+            raise TooManyRequestsError((1 - tokens) / rate)
+        self._buckets[name] = (tokens - 1, now)
+
+    def _read(self) -> None:
+        try:
+            status = self.file.stat()
+        except FileNotFoundError:
+            # A file that vanishes does not open the doors.
+            return
+        if (status.st_ino, status.st_mtime_ns) != self._stamp:
+            self._keys = _keys_in(self.file)
+            self._stamp = (status.st_ino, status.st_mtime_ns)
+
+
+def create_key(file: Path, *, name: str, scopes: Sequence[str]) -> str:
+    """Makes a key and returns it: the only time that it can be seen.
+
+    Raises:
+        ValueError: the scopes are none or not ours, or the name is taken.
+    """
+    if not scopes or set(scopes) - set(SCOPES):
+        raise ValueError(f"scopes are {', '.join(SCOPES)}; got {', '.join(scopes) or 'none'}")
+    with _changing(file) as keys:
+        if any(key["name"] == name for key in keys.values()):
+            raise ValueError(f"there is a key {name!r} already: revoke it first, or choose another name")
+        id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+        key = f"mla_{id}_{secret}"
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        keys[id] = {"name": name, "scopes": list(scopes), "sha256": _hash(key), "created": created}
+    return key
+
+
+def revoke_key(file: Path, name: str) -> None:
+    """Takes a key away; services notice within a second.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    with _changing(file) as keys:
+        ids = [id for id, key in keys.items() if key["name"] == name]
+        if not ids:
+            raise KeyError(f"no key {name!r}; there are {', '.join(key['name'] for key in keys.values()) or 'none'}")
+        if len(keys) == 1:
+            raise KeyError(f"{name!r} is the last key: without any, everyone would be let in. Create another one first")
+        for id in ids:
+            del keys[id]
+
+
+def list_keys(file: Path) -> list[dict[str, Any]]:
+    """Name, scopes and day of creation of each key."""
+    found = _keys_in(file) if file.exists() else {}
+    return [{"name": key["name"], "scopes": key["scopes"], "created": key["created"]} for key in found.values()]
+
+
+@contextmanager
+def _changing(file: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keys = _keys_in(file) if file.exists() else {}
+        yield keys
+        replace(file, json.dumps(keys, indent=1).encode())
+        os.chmod(file, 0o600)  # noqa: PTH101
+
+
+def _keys_in(file: Path) -> dict[str, dict[str, Any]]:
+    keys: dict[str, dict[str, Any]] = json.loads(file.read_bytes())
+    return keys
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

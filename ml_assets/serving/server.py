@@ -1,0 +1,147 @@
+"""The processes of the service: what each opens and closes, and how they are started."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import uvicorn
+
+from ml_assets.serving.metrics_folder import FOLDER
+
+SETTINGS = "ML_ASSETS_SERVE"
+"""How the processes are told what to serve."""
+LOOK_EVERY_SECONDS = 1.0
+MOST_FILES = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What is served, from where, to how many."""
+
+    cases: tuple[str, ...]
+    root: str
+    store: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    requests_a_second: float | None = None
+    """Of one API key, over all workers."""
+
+    @property
+    def keys(self) -> Path:
+        """The file of API keys."""
+        return Path(self.root) / "serving" / "keys.json"
+
+
+def serve(settings: Settings) -> None:
+    """Serves until it is told to stop.
+
+    Raises:
+        ValueError: it would let everybody in from other machines.
+    """
+    from ml_assets.serving.keys import list_keys
+
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and not list_keys(settings.keys):
+        raise ValueError(
+            f"--host {settings.host} can be reached from other machines, and there is no API key: "
+            f"ml-assets keys create NAME --scope score"
+        )
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST_FILES, hard) if hard > 0 else MOST_FILES, hard))
+    with _counting_in_a_folder():
+        os.environ[SETTINGS] = json.dumps(asdict(settings))
+        uvicorn.run(
+            "ml_assets.serving.server:application",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            access_log=False,
+            log_config=_LOGGING,
+            timeout_graceful_shutdown=10,
+            timeout_keep_alive=75,
+            server_header=False,
+            date_header=False,
+            h11_max_incomplete_event_size=64_000,
+            backlog=4096,
+        )
+
+
+@contextmanager
+def _counting_in_a_folder() -> Iterator[None]:
+    """Where the processes count for Prometheus, gone when all have ended."""
+    folder = tempfile.mkdtemp(prefix="ml-assets-metrics-")
+    os.environ[FOLDER] = folder
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def application() -> Any:
+    """The application of one process, as the settings in the environment describe it."""
+    content = json.loads(os.environ[SETTINGS])
+    return build(Settings(**{**content, "cases": tuple(content["cases"])}))
+
+
+def build(settings: Settings) -> Any:
+    """The application of one process. Its parts are imported here: prometheus_client asks for its folder when it is imported."""
+    from ml_assets.serving.app import App, keep_up
+    from ml_assets.serving.keys import KeyRing
+    from ml_assets.serving.live import InForce
+    from ml_assets.serving.scorer import Scorer
+    from ml_assets.storage.models import ModelStore
+    from ml_assets.storage.online import open_store
+    from ml_assets.storage.predictions import LogWriter, PredictionLog
+    from ml_assets.use_cases import find
+
+    root = Path(settings.root)
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+    scorers = {}
+    for case in (find(each, os.environ) for each in settings.cases):
+        reopened: Callable[[], Any] = partial(open_store, settings.store, case.name)
+        scorers[case.name] = Scorer(
+            case=case,
+            store=reopened(),
+            reopened=reopened,
+            in_force=InForce(case=case, models=ModelStore(root=root)),
+            writer=LogWriter(log=PredictionLog(root=root, case=case.name), name=name),
+        )
+    tasks: list[asyncio.Task[None]] = []
+
+    async def started() -> None:
+        for scorer in scorers.values():
+            scorer.start()
+        tasks.append(asyncio.create_task(keep_up(list(scorers.values()), every=LOOK_EVERY_SECONDS)))
+
+    async def stopped() -> None:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for scorer in scorers.values():
+            scorer.stop()
+
+    share = settings.requests_a_second and settings.requests_a_second / settings.workers
+    return App(scorers=scorers, keys=KeyRing(file=settings.keys, requests_a_second=share), started=started, stopped=stopped)
+
+
+_LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {name: {"handlers": ["stderr"], "level": "INFO", "propagate": False} for name in ("uvicorn", "ml_assets")},
+}
