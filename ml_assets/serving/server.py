@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +62,8 @@ def serve(settings: Settings) -> None:
         )
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST_FILES, hard) if hard > 0 else MOST_FILES, hard))
+    # uvicorn raises the signal that stopped it once more: by then everything is closed, and the exit code is 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _counting_in_a_folder():
         os.environ[SETTINGS] = json.dumps(asdict(settings))
         uvicorn.run(
