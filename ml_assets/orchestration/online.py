@@ -25,7 +25,7 @@ def online_state_asset(case: UseCase) -> dg.AssetsDefinition:
 
     def make(days: Days) -> Iterator[Made]:
         rows = {name: days.tables.read(name, days.ready) for name in kept_of(case)}
-        with closing(open_store(days.store.online, case.name)) as store:
+        with closing(open_store(days.store.online, case.name, create=True)) as store:
             for lookup in case.features.lookups:
                 online_state.load_dimension(store, lookup, days.tables.read(lookup.table, [WHOLE]))
             filed = online_state.load_days(case, store, rows, days.inputs)

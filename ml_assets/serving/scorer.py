@@ -225,7 +225,8 @@ class Scorer:
             new = sorted((each for id, each in distinct.items() if id not in known), key=lambda each: (each.at, each.id))
             entries = known | (self._answer(live, new) if new else {})
         except StoreDownError as error:
-            self._down_until, self._down = time.monotonic() + FAIL_FAST_SECONDS, str(error)
+            if time.monotonic() >= self._down_until:  # else it was not asked
+                self._down_until, self._down = time.monotonic() + FAIL_FAST_SECONDS, str(error)
             if not self.case.scores_without_state:
                 raise
             entries = self._answer_blindly(live, list(distinct.values()))
@@ -341,8 +342,7 @@ class Scorer:
         except NotReadyError as error:
             problems.append(str(error))
         except StoreDownError as error:
-            problems.append("the online store does not answer")
-            log.warning("%s: %s", self.case.name, error)
+            problems.append(f"the online store does not answer: {error}")
         live = self.in_force.live
         return {
             "ready": not problems,

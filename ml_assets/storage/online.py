@@ -71,12 +71,15 @@ class OnlineStore(Protocol):
         """Lets go of files and connections."""
 
 
-def open_store(address: str, case: str) -> OnlineStore:
+def open_store(address: str, case: str, *, create: bool = False) -> OnlineStore:
     """The store at an address: a folder (SQLite, one file a use case), or `redis://…`, `rediss://…`, `valkey://…`, `unix://…`.
+
+    Args:
+        create: whether a store that is not there is made. Else it is down until it is there: a scorer must not begin a new one.
 
     Raises:
         ValueError: the address is of none of these kinds.
-        StoreDownError: it cannot be opened.
+        StoreDownError: it cannot be made.
     """
     scheme = urlsplit(address).scheme if "://" in address else ""
     if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
@@ -87,4 +90,4 @@ def open_store(address: str, case: str) -> OnlineStore:
         raise ValueError(f"{scheme}:// is no online store: expected a folder, redis://, rediss://, valkey:// or unix://")
     from ml_assets.storage.online_sqlite import SqliteStore
 
-    return SqliteStore(Path(address) / f"{case}.db")
+    return SqliteStore(Path(address) / f"{case}.db", create=create)

