@@ -1,26 +1,29 @@
-"""One delivered row, as plain values: typed, derived and held to the contract by the rules of `clean`, without a frame.
+"""One delivered row, as plain values: typed, derived and held to the contract by the rules of `clean`.
 
 Belongs here: the rules of `Column` for one value, and which field of a row breaks which. Does not: what a column means (`use_cases`).
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from ml_assets.sources.files import delivered_as
-from ml_assets.stages.clean import PATTERNS, WANTED, clean, shown
-from ml_assets.use_case import Column, Day, DType, Table
+from ml_assets.stages.clean import PATTERNS, WANTED, shown
+from ml_assets.stages.questions import microseconds
+from ml_assets.use_case import Column, Day, DType, Table, nullable_dtype
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 MOST_TEXT = 1000
 FIRST = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // MICROSECOND
+FOUR_CENTURIES = timedelta(days=146_097)
+"""After which the calendar repeats itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +51,10 @@ class Taken(NamedTuple):
 
 
 class RowIntake:
-    """Takes in rows of a table one by one.
+    """Takes in single rows of a table: those that `clean` keeps, with the values that it gives them.
+
+    It asks two things more: a text has at most `MOST_TEXT` characters, since it becomes a key of a store, and there are no fields but
+    the declared ones.
 
     Raises:
         ValueError: the table takes none.
@@ -62,40 +68,100 @@ class RowIntake:
         self._names = {column.name for column in table.delivered}
         self._clean = [(column.name, _rules(column, parses=False)) for column in table.columns]
 
-    def take(self, content: Mapping[str, Any]) -> "Taken":
-        """The clean row, and the day in which it would be delivered.
+    def take(self, content: Mapping[str, Any] | Taken) -> Taken:
+        """The clean row, and the day in which it would be delivered. A row that was taken already is returned as it is.
 
         Raises:
             InvalidRowError: naming every field that breaks a rule of the delivered columns, or else of the clean ones.
         """
+        if isinstance(content, Taken):
+            return content
+        typed = self._typed(content)
+        day = self._intake.day(typed)
+        return Taken(self._kept_row(self._derived([typed], [day])[0]), day)
+
+    def take_all(self, contents: Sequence[Mapping[str, Any]]) -> list[Taken]:
+        """The same for many rows; those of a table without a `derive` for one row are derived together, at the cost of one.
+
+        Raises:
+            InvalidRowError: naming every field of every row that breaks a rule; of several rows, with their number from 0.
+        """
+        problems: dict[int, list[Problem]] = {}
+        typed = dict(_each(self._typed, enumerate(contents), problems))
+        days = {place: self._intake.day(row) for place, row in typed.items()}
+        derived = self._derived(list(typed.values()), list(days.values())) if typed else []
+        rows = dict(_each(self._kept_row, zip(typed, derived, strict=True), problems))
+        if problems:
+            raise InvalidRowError(
+                [numbered(each, place) if len(contents) > 1 else each for place in sorted(problems) for each in problems[place]]
+            )
+        return [Taken(rows[place], days[place]) for place in range(len(contents))]
+
+    def _typed(self, content: Mapping[str, Any]) -> dict[str, Any]:
         problems = [] if content.keys() <= self._names else list(self._unknown(content))
         typed = dict(_kept(self._delivered, content, problems))
         if problems:
             raise InvalidRowError(problems)
-        day = self._intake.day(typed)
-        if self._intake.derive is None:
-            return Taken(self._by_frame(content, day), day)
-        derived = self._intake.derive(typed)
-        if reason := derived.get("reject_reason"):
-            raise InvalidRowError([Problem(field="row", value=None, rule=reason)])
-        row = dict(_kept(self._clean, derived, problems))
-        if problems:
-            raise InvalidRowError(problems)
-        return Taken(row, day)
+        return typed
 
     def _unknown(self, content: Mapping[str, Any]) -> Iterator[Problem]:
         known = ", ".join(name for name, _ in self._delivered)
         for name in content.keys() - self._names:
             yield Problem(field=name, value=content[name], rule=f"is not a field; there are {known}")
 
-    def _by_frame(self, content: Mapping[str, Any], day: Day) -> dict[str, Any]:
-        texts = {delivered_as(name): [_as_text(content.get(name))] for name in self._names}
-        raw = pd.DataFrame(texts, dtype="str").assign(day=day, source_file="request", source_row=1, source_version="")
-        cleaned = clean(raw, self.table)
-        if len(cleaned.rejected):
-            raise InvalidRowError([_problem(text, content) for text in cleaned.rejected["reason"].iloc[0].split("; ")])
-        row = cleaned.rows.iloc[0]
-        return {column.name: _plain(row[column.name]) for column in self.table.columns}
+    def _derived(self, typed: Sequence[dict[str, Any]], days: Sequence[Day]) -> list[dict[str, Any]]:
+        if self._intake.derive is None:
+            return self._by_frames(typed, days)
+        try:
+            return [self._intake.derive(row) for row in typed]
+        except ArithmeticError:
+            # Where Python refuses to round infinity, a frame holds it, and the rules of the clean columns judge it.
+            return self._by_frames(typed, days)
+
+    def _by_frames(self, typed: Sequence[dict[str, Any]], days: Sequence[Day]) -> list[dict[str, Any]]:
+        """By one frame, or by halves where a row that cannot be computed with, such as one of the year 1000, would take all with it."""
+        try:
+            return self._by_frame(typed, days)
+        except (ValueError, ArithmeticError) as error:
+            if len(typed) == 1:
+                return [{"reject_reason": f"cannot be computed with: {error}"}]
+        half = len(typed) // 2
+        return self._by_frames(typed[:half], days[:half]) + self._by_frames(typed[half:], days[half:])
+
+    def _by_frame(self, typed: Sequence[dict[str, Any]], days: Sequence[Day]) -> list[dict[str, Any]]:
+        """What the table's `derive` makes of rows; of one that it rejects, the reason alone."""
+        given = {column.name: _series([row[column.name] for row in typed], column.dtype) for column in self.table.delivered}
+        made = self.table.derive(pd.DataFrame({**given, "partition_day": pd.Series(days, dtype="str")}))
+        reasons = [None] * len(typed) if "reject_reason" not in made else _plain(made["reject_reason"], DType.STRING)
+        sound = made[[reason is None for reason in reasons]]
+        columns = [_plain(sound[column.name], column.dtype) for column in self.table.columns]
+        names = [column.name for column in self.table.columns]
+        rows = iter([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)])
+        return [next(rows) if reason is None else {"reject_reason": reason} for reason in reasons]
+
+    def _kept_row(self, derived: Mapping[str, Any]) -> dict[str, Any]:
+        if reason := derived.get("reject_reason"):
+            raise InvalidRowError([Problem(field="row", value=None, rule=reason)])
+        problems: list[Problem] = []
+        row = dict(_kept(self._clean, derived, problems))
+        if problems:
+            raise InvalidRowError(problems)
+        return row
+
+
+def numbered(problem: Problem, place: int) -> Problem:
+    """The problem of one of several rows: its field is that of a row, such as `3.amount`."""
+    return replace(problem, field=f"{place}.{problem.field}")
+
+
+def _each(
+    step: Callable[[Any], dict[str, Any]], rows: Iterable[tuple[int, Any]], problems: dict[int, list[Problem]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for place, row in rows:
+        try:
+            yield place, step(row)
+        except InvalidRowError as error:
+            problems[place] = error.problems
 
 
 def _kept(
@@ -151,8 +217,8 @@ def _string(value: Any) -> str | None:
         value = str(value)
     if not isinstance(value, str):
         raise ValueError("is not a text")
-    if len(value) > MOST_TEXT or "\0" in value:
-        raise ValueError(f"is longer than {MOST_TEXT} characters, or has a zero byte")
+    if len(value) > MOST_TEXT:
+        raise ValueError(f"is longer than {MOST_TEXT:,} characters")
     return value.strip() or None
 
 
@@ -163,6 +229,8 @@ def _whole(value: Any) -> int | None:
 
 def _number(value: Any) -> float | None:
     if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(WANTED[DType.FLOAT64])
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -187,14 +255,27 @@ def _instant(value: Any) -> int | None:
     text = _text(value, DType.TIMESTAMP)
     if not text:
         return None
+    _matching(text, DType.TIMESTAMP)
+    if text[-1] != "Z" and text[-2] > "5":  # an offset of 60 minutes or more, which Python takes for one of hours
+        raise ValueError(WANTED[DType.TIMESTAMP])
     try:
-        moment = datetime.fromisoformat(_matching(text, DType.TIMESTAMP))
+        found = (datetime.fromisoformat(text) - EPOCH) // MICROSECOND
     except ValueError:
-        raise ValueError(WANTED[DType.TIMESTAMP]) from None
-    found = (moment - EPOCH) // MICROSECOND
+        found = _instant_of_year_0(text)
     if not FIRST <= found <= LAST:
         raise ValueError(WANTED[DType.TIMESTAMP])
     return found
+
+
+def _instant_of_year_0(text: str) -> int:
+    """Python has no year 0, and the offset can bring a time of it into the year 1. The calendar is that of the year 400."""
+    try:
+        later = datetime.fromisoformat(f"0400{text[4:]}")
+    except ValueError:
+        later = None
+    if later is None or not text.startswith("0000"):
+        raise ValueError(WANTED[DType.TIMESTAMP])
+    return (later - EPOCH - FOUR_CENTURIES) // MICROSECOND
 
 
 def _text(value: Any, dtype: DType) -> str:
@@ -209,7 +290,7 @@ def _matching(text: str, dtype: DType) -> str:
     return text
 
 
-_COMPILED = {dtype: re.compile(pattern, re.ASCII) for dtype, pattern in PATTERNS.items()}
+_COMPILED = {dtype: re.compile(pattern) for dtype, pattern in PATTERNS.items()}
 _PARSERS: dict[DType, Callable[[Any], Any]] = {
     DType.STRING: _string,
     DType.INT64: _whole,
@@ -218,24 +299,26 @@ _PARSERS: dict[DType, Callable[[Any], Any]] = {
     DType.TIMESTAMP: _instant,
 }
 
+# Frames ---------------------------------------------------------------------------------------------------------------------
 
-def _as_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else str(value)
+_NO_TIME = np.iinfo(np.int64).min
+"""NaT, as a whole number."""
 
 
-def _plain(value: Any) -> Any:
-    if pd.isna(value):
-        return None
-    if isinstance(value, pd.Timestamp):
-        return (value.to_pydatetime() - EPOCH) // MICROSECOND
-    return value.item() if hasattr(value, "item") else value
+def _series(values: list[Any], dtype: DType) -> pd.Series:
+    """Typed values as `clean` gives them to the table's `derive`."""
+    if dtype is DType.TIMESTAMP:
+        instants = np.array([_NO_TIME if value is None else value for value in values], dtype="int64")
+        return pd.Series(pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC"))
+    return pd.Series(values, dtype=nullable_dtype(dtype))
 
 
-def _problem(text: str, content: Mapping[str, Any]) -> Problem:
-    """A reason of `clean`, such as "origin: 'XXX' is not one of EWR, JFK"."""
-    field, found, rule = text.partition(": ")
-    return Problem(field=field, value=content.get(field), rule=rule) if found else Problem(field="row", value=None, rule=text)
+def _plain(values: pd.Series, dtype: DType) -> list[Any]:
+    """The values of a column in plain Python, None for what is missing."""
+    wanted: Any = nullable_dtype(dtype)
+    if dtype is DType.TIMESTAMP:
+        found = microseconds(values.astype(wanted)).tolist()
+        return [None if value == _NO_TIME else value for value in found]
+    missing = values.isna().tolist()
+    declared = values if any(missing) and dtype in (DType.INT64, DType.BOOL) else values.astype(wanted)
+    return [None if gone else value for value, gone in zip(declared.tolist(), missing, strict=True)]
