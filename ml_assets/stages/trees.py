@@ -4,7 +4,7 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import lightgbm as lgb
 import numpy as np
@@ -30,15 +30,25 @@ class SingleRow:
     def __init__(self, booster: lgb.Booster) -> None:
         self._booster, self._of_thread = booster, threading.local()
 
-    def __call__(self, values: FloatArray) -> float:
-        own = self._of_thread
-        if not hasattr(own, "config"):
-            own.config, own.length, own.result = _FastConfig(self._booster), ctypes.c_int64(), ctypes.c_double()
-            own.length_at, own.result_at = ctypes.byref(own.length), ctypes.byref(own.result)
-        if len(values) != own.config.inputs:
-            raise ValueError(f"{len(values)} values for a model of {own.config.inputs} features")
-        _checked(_LIB.LGBM_BoosterPredictForMatSingleRowFast(own.config.handle, values.ctypes.data, own.length_at, own.result_at))
-        return float(own.result.value)
+    def __call__(self, values: FloatArray | Sequence[float]) -> float:
+        try:
+            row, arguments, result = self._of_thread.kept
+        except AttributeError:
+            row, arguments, result = self._of_thread.kept = self._prepared()
+        if len(values) != len(row):
+            raise ValueError(f"{len(values)} values for a model of {len(row)} features")
+        row[:] = values
+        if _LIB.LGBM_BoosterPredictForMatSingleRowFast(*arguments):
+            _raise()
+        return float(result.value)
+
+    def _prepared(self) -> tuple[FloatArray, tuple[object, ...], ctypes.c_double]:
+        """A row to be filled, what is handed over for it, and where the result will be."""
+        config, result = _FastConfig(self._booster), ctypes.c_double()
+        row = np.empty(config.inputs)
+        handle = ctypes.c_void_p(config.handle.value)
+        handle.config = config  # type: ignore[attr-defined]  # it lives as long
+        return row, (handle, row.ctypes.data, ctypes.byref(ctypes.c_int64()), ctypes.byref(result)), result
 
 
 class _FastConfig:
@@ -50,15 +60,15 @@ class _FastConfig:
         made = _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
             booster._handle, 0, 0, -1, _FLOAT64, ctypes.c_int32(self.inputs), b"num_threads=1", ctypes.byref(self.handle)
         )
-        _checked(made)
+        if made:
+            _raise()
 
     def __del__(self) -> None:
         _LIB.LGBM_FastConfigFree(self.handle)
 
 
-def _checked(code: int) -> None:
-    if code:
-        raise RuntimeError(f"LightGBM: {_LIB.LGBM_GetLastError().decode()}")
+def _raise() -> NoReturn:
+    raise RuntimeError(f"LightGBM: {_LIB.LGBM_GetLastError().decode()}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,11 +90,11 @@ class Trees:
         """Each row's probability of a positive, shape (rows,)."""
         rows = matrix(frame, self.inputs, self.known)
         if len(rows) <= FEW_ROWS:
-            return np.array([self._single(row) for row in np.ascontiguousarray(rows)], dtype=np.float64)
+            return np.array([self._single(row) for row in rows], dtype=np.float64)
         return np.asarray(self.booster.predict(rows), dtype=np.float64)
 
-    def predict_row(self, values: FloatArray) -> float:
-        """The probability for one row of numbers and codes, in the order of `inputs`, contiguous."""
+    def predict_row(self, values: FloatArray | Sequence[float]) -> float:
+        """The probability for one row of numbers and codes, in the order of `inputs`, nan where missing."""
         return self._single(values)
 
     def contributions(self, frame: Frame) -> FloatArray:
