@@ -21,7 +21,7 @@ from ml_assets.serving import metrics
 from ml_assets.serving.live import InForce, Live
 from ml_assets.stages.inputs import Columns
 from ml_assets.stages.intake import EPOCH, MICROSECOND, InvalidRowError, Problem, RowIntake, Taken
-from ml_assets.stages.online_features import ID_BYTES, OnlineFeatures, Records
+from ml_assets.stages.online_features import ID_BYTES, OnlineFeatures, Place
 from ml_assets.stages.online_state import (
     ANSWERS_FROM,
     SEEN_UNTIL,
@@ -109,6 +109,7 @@ class Scorer:
         self._waiting: list[tuple[Asked, asyncio.Future[bytes]]] = []
         self._down_until, self._down = 0.0, ""
         self._kept = self.features.kept.get(self.case.events)
+        self._own_places = [(table, entity) for table, entity in self.features.places if table == self.case.events]
         self._since, self._seen_until = NOTHING_LOADED, SINCE_EVER
 
     def start(self) -> None:
@@ -236,24 +237,25 @@ class Scorer:
         return [entries[each.id] for each in asked]
 
     def _answer(self, live: Live, asked: Sequence[Asked]) -> dict[str, bytes]:
-        events, own = [], []
         kept = self._kept
-        for each in asked:
-            row = kept.known(each.taken.row, each.at) if kept else each.taken.row
-            events.append(row)
-            if kept:
-                record, id, until = kept.record(row), each.id.encode(), kept.last_known(row)
-                own += [Fact(key, id, until, record) for key in kept.keys(row)]
+        events = [kept.known(each.taken.row, each.at) if kept else each.taken.row for each in asked]
         keys = [self.features.keys(event) for event in events]
-        wanted = {key: table for of_event in keys for (table, _), key in of_event.items() if key is not None}
+        own: list[Fact] = []
+        if kept:
+            for each, event, of_event in zip(asked, events, keys, strict=True):
+                id, until, record = each.id.encode(), kept.last_known(event), kept.record(event)
+                own += [Fact(key, id, until, record) for place in self._own_places if (key := of_event[place]) is not None]
+        wanted = list(dict.fromkeys(key for of_event in keys for key in of_event.values() if key is not None))
         dimensions = [
             dimension_key(lookup.table, str(event[lookup.by])) for lookup in self.case.features.lookups for event in events
         ]
         found = self.store.facts([*wanted, *dimensions]) if wanted or dimensions else {}
         unknown = [self._unknown(of_event, found, each.id) for of_event, each in zip(keys, asked, strict=True)]
-        records = self._with_own(found, wanted, own)
+        records = self._with_own(found, own)
         looked_up = {key: msgspec.json.decode(found[key]) for key in dimensions if key in found}
-        columns = self.features.compute(events, records, lambda table, value: looked_up.get(dimension_key(table, str(value))))
+        columns = self.features.compute(
+            events, records, lambda table, value: looked_up.get(dimension_key(table, str(value))), keys=keys
+        )
         entries = self._entries(live, asked, columns, unknown, degraded=False)
         before = self.store.keep(own, [Answer(id=each.id, at=each.at, body=entries[each.id]) for each in asked], replace=False)
         self._see(asked[-1].at)
@@ -291,27 +293,24 @@ class Scorer:
             self.scored["degraded" if degraded else "alert" if alert else "quiet"] += 1
         return entries
 
-    def _with_own(self, found: Mapping[bytes, bytes], wanted: Mapping[bytes, str], own: Sequence[Fact]) -> dict[bytes, Records]:
+    @staticmethod
+    def _with_own(found: Mapping[bytes, bytes], own: Sequence[Fact]) -> Mapping[bytes, bytes]:
         """The records by key, with those of the events themselves unless they are there."""
-        joined = {key: found.get(key, b"") for key in wanted}
+        joined = dict(found)
         for fact in own:
-            there = joined[fact.key]
+            there = joined.get(fact.key, b"")
             if not _holds(there, fact.id, len(fact.record)):
                 joined[fact.key] = there + fact.record
-        return {
-            key: np.frombuffer(content, dtype=self.features.kept[wanted[key]].dtype) for key, content in joined.items() if content
-        }
+        return joined
 
-    def _unknown(
-        self, keys: Mapping[tuple[str, tuple[str, ...]], bytes | None], found: Mapping[bytes, bytes], id: str
-    ) -> list[str]:
+    def _unknown(self, keys: Mapping[Place, bytes | None], found: Mapping[bytes, bytes], id: str) -> list[str]:
         """The entities of an event of which nothing is known but the event."""
         known: dict[str, bool] = {}
         for (table, entity), key in keys.items():
             if len(entity) == 1 and key is not None:
                 size = self.features.kept[table].dtype.itemsize
                 content = found.get(key, b"")
-                alone = table == self.case.events and len(content) == size and _holds(content, id.encode(), size)
+                alone = len(content) == size and table == self.case.events and _holds(content, id.encode(), size)
                 known[entity[0]] = known.get(entity[0], False) or (bool(content) and not alone)
         return [name for name, seen in known.items() if not seen]
 

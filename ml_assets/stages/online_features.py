@@ -5,7 +5,7 @@ kept (`storage.online`). A table of a million events goes through `features.comp
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,8 @@ from ml_assets.use_case import Column, DType, Latest, Table, Trailing, UseCase
 
 Row = Mapping[str, Any]
 """A clean row: instants as whole microseconds since the epoch, None for what is missing."""
+Place = tuple[str, Entity]
+"""A table, and of whom something is known by its rows."""
 Records = npt.NDArray[Any]
 """What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
 NEVER = np.iinfo(np.int64).min
@@ -177,7 +179,7 @@ class OnlineFeatures:
     def __init__(self, case: UseCase) -> None:
         self.case, self.kept = case, kept_of(case)
         self._columns = {column.name: column for column in case.event_table.columns}
-        self._asked: dict[tuple[str, Entity], dict[tuple[str, str], _Series]] = {}
+        self._asked: dict[Place, dict[tuple[str, str], _Series]] = {}
         for each in case.features.trailing:
             for entity in each.entities:
                 self._series(each.fact.table, entity, each.fact.known_at, each.fact.value).windows.append(_Windows.of(each, entity))
@@ -193,29 +195,37 @@ class OnlineFeatures:
         kept = self.kept[table]
         gaps = value if kept.dtype[value] == np.float64 else ""
         of_entity = self._asked.setdefault((table, entity), {})
-        return of_entity.setdefault((known_at, gaps), _Series(known_at=known_at, gaps=gaps, own=table == self.case.events))
+        return of_entity.setdefault((known_at, gaps), _Series(known_at=known_at, gaps=gaps))
 
-    def keys(self, event: Row) -> dict[tuple[str, Entity], bytes | None]:
+    @property
+    def places(self) -> Iterable[Place]:
+        """About whom features ask, in which tables."""
+        return self._prefixes.keys()
+
+    def keys(self, event: Row) -> dict[Place, bytes | None]:
         """Under which keys the facts are kept that the features of an event ask for."""
-        return {asked: key_of(prefix, asked[1], event) for asked, prefix in self._prefixes.items()}
+        return {place: key_of(prefix, place[1], event) for place, prefix in self._prefixes.items()}
 
     def compute(
         self,
         events: Sequence[Row],
-        facts: Mapping[bytes, Records] | None,
+        facts: Mapping[bytes, bytes] | None,
         dimensions: Callable[[str, Any], Row | None] = lambda _table, _value: None,
+        *,
+        keys: Sequence[Mapping[Place, bytes | None]] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Every declared feature, in order, each an array with a value for each event.
 
         Args:
             events: rows of the event table, as they are known at the event.
-            facts: by key the records in any order, those of the events themselves included. None where nothing can be known:
-                then everything that depends on them is missing.
+            facts: by key the records in any order, one after the other, those of the events themselves included. None where nothing
+                can be known: then everything that depends on them is missing.
             dimensions: a row of a table that is not delivered by day, by its name and the row's key.
+            keys: of each event, where they are at hand.
         """
         declared = self.case.features
-        at = np.array([event[self.case.event_time] for event in events], dtype=np.int64)
         ids = [str(event["event_id"]).encode() for event in events]
+        asked = _Asked.of([event[self.case.event_time] for event in events], ids)
         columns = {name: self._array(self._columns[name], [event[name] for event in events]) for name in declared.event_columns}
         if facts is None:
             missing = np.full(len(events), np.nan)
@@ -223,16 +233,15 @@ class OnlineFeatures:
             columns |= {column.name: missing for column in given}
             columns |= declared.row(columns)
             return {column.name: columns[column.name] for column in declared.columns}
+        of_events = keys or [self.keys(event) for event in events]
         for (table, entity), series in self._asked.items():
-            prefix = self._prefixes[table, entity]
-            keys = [key_of(prefix, entity, event) for event in events]
+            dtype = self.kept[table].dtype
+            found = [of_event[table, entity] for of_event in of_events]
+            records = [facts.get(key, b"") if key else b"" for key in found]
+            first = np.repeat(asked.first, [len(each) // dtype.itemsize for each in records])
+            joined = np.frombuffer(b"".join(records), dtype=dtype)
             for each in series.values():
-                ordered: dict[bytes | None, _Facts] = {None: each.nothing(self.kept[table].dtype)}
-                for key in keys:
-                    if key not in ordered:
-                        records = facts.get(key) if key else None
-                        ordered[key] = ordered[None] if records is None else each.facts(records)
-                columns.update(each.answers([ordered[key] for key in keys], at, ids))
+                columns.update(each.answers(each.known(joined, first, asked, own_table=table == self.case.events)))
         for lookup in declared.lookups:
             rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
             for value in lookup.values:
@@ -277,51 +286,80 @@ class _Windows:
             sums=tuple(summed(declared.statistics, np.empty(0, dtype=np.int64))),
         )
 
-    def answers(self, facts: "Sequence[_Facts]", ends: Sequence[int], at: Int64Array) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    def answers(self, known: "_Known") -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Each statistic over each window, an array with a value for each event."""
-        shape = (len(facts), len(self.ago))
-        count, ages = np.zeros(shape, dtype=np.int64), np.full(shape, -1)
-        sums = {name: np.zeros(shape, dtype=np.int64) for name in self.sums}
-        for row, (of_entity, end) in enumerate(zip(facts, ends, strict=True)):
-            if not end:
-                continue
-            starts = of_entity.times.searchsorted(at[row] - self.ago, side="right")
-            np.minimum(starts, end, out=starts)
-            count[row] = end - starts
-            if self.sums:
-                for name, each in of_entity.running(self.declared).items():
-                    sums[name][row] = each[end] - each[starts]
-            if "span" in self.declared.statistics:
-                found = starts < end
-                ages[row][found] = at[row] - of_entity.times[starts[found]]
-        flat = {name: each.ravel() for name, each in sums.items()}
-        for names, wanted in zip(self.names, self.declared.statistics, strict=True):
-            yield from zip(names, statistic(wanted, count.ravel(), flat, ages.ravel()).reshape(shape).T, strict=True)
+        ends = known.ends[:, np.newaxis]
+        starts = (
+            np.minimum(known.before(self.ago), ends) if len(known.times) else np.zeros((len(ends), len(self.ago)), dtype=np.int64)
+        )
+        count = ends - starts
+        flat: dict[str, Int64Array] = {}
+        ages: Int64Array | None = None
+        if self.sums:
+            wanted = summed(self.declared.statistics, known.records[self.declared.fact.value].astype(np.int64))
+            for name, values in wanted.items():
+                running = np.zeros(len(values) + 1, dtype=np.int64)
+                np.cumsum(values, out=running[1:])
+                flat[name] = (running[ends] - running[starts]).ravel()
+        if "span" in self.declared.statistics:
+            found = count > 0
+            ages = np.where(found, known.asked.at[:, np.newaxis] - _filled(known.times)[starts * found], -1).ravel()
+        for names, each in zip(self.names, self.declared.statistics, strict=True):
+            yield from zip(names, statistic(each, count.ravel(), flat, ages).reshape(count.shape).T, strict=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Facts:
-    """The facts about an entity with a time and a value, by time and id."""
+class _Asked:
+    """The events whose features are computed; what is found once for all of them is kept."""
 
-    records: Records
-    times: Int64Array
-    _running: dict[tuple[str, tuple[object, ...]], dict[str, Int64Array]] = field(default_factory=dict)
+    at: Int64Array  # (m,) microseconds since the epoch
+    ids: npt.NDArray[np.bytes_]  # (m,)
+    first: Int64Array  # (m,) the least place of each event
+    _before: dict[bytes, Int64Array] = field(default_factory=dict)
 
-    def running(self, declared: Trailing) -> dict[str, Int64Array]:
-        """Sums of what a declaration sums over the first 0, 1, 2, … facts."""
-        asked = (declared.fact.value, declared.statistics)
-        if asked not in self._running:
-            values = self.records[declared.fact.value].astype(np.int64)
-            wanted = summed(declared.statistics, values)
-            self._running[asked] = {name: _running(each) for name, each in wanted.items()}
-        return self._running[asked]
+    @classmethod
+    def of(cls, at: list[int], ids: list[bytes]) -> "_Asked":
+        first = np.arange(len(at), dtype=np.int64) << _TIME_BITS
+        return cls(at=np.array(at, dtype=np.int64), ids=np.array(ids, dtype=f"S{ID_BYTES}"), first=first)
 
-    def end(self, at: int, id: bytes | None) -> int:
-        """How many were known; of an event's own table, at the same time those whose id is not larger."""
-        end = int(self.times.searchsorted(at, side="right"))
-        while id is not None and end and self.times[end - 1] == at and self.records["id"][end - 1] > id:
-            end -= 1
-        return end
+    def before(self, ago: Int64Array) -> Int64Array:
+        """The place of each event so long before it, shape (m, windows)."""
+        name = ago.tobytes()
+        if name not in self._before:
+            self._before[name] = self.first[:, np.newaxis] + _within_an_event(self.at[:, np.newaxis] - ago)
+        return self._before[name]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """The facts that have a time and a value about the entities of some events, by event, time and id.
+
+    An event has all facts of its entity, and those of one event follow those of another: one search answers for all events.
+    """
+
+    asked: _Asked
+    records: Records  # (n,)
+    times: Int64Array  # (n,)
+    places: Int64Array  # (n,) event and time in one number, ascending
+    ends: Int64Array  # (m,) up to where the facts of an event were known at it
+    own: npt.NDArray[np.bool_]  # (m,) whether the last of these is the event itself
+
+    def before(self, ago: Int64Array) -> Int64Array:
+        """Up to where the facts of each event were known so long before it, shape (m, windows)."""
+        return self.places.searchsorted(self.asked.before(ago), side="right")
+
+
+_TIME_BITS = 53
+_MIDDLE, _LAST = 1 << (_TIME_BITS - 1), (1 << _TIME_BITS) - 1
+MOST_EVENTS = 1 << (62 - _TIME_BITS)
+"""So many fit beside a time into 63 bits."""
+_NOW = np.zeros(1, dtype=np.int64)
+
+
+def _within_an_event(times: Int64Array) -> Int64Array:
+    """Times of some 140 years before and after 1970 as numbers from 0 on; others are as if at the end of these."""
+    found: Int64Array = np.minimum(np.maximum(times + _MIDDLE, 0), _LAST)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -330,68 +368,67 @@ class _Series:
 
     known_at: str
     gaps: str
-    own: bool
-    """Whether these are rows of the event table, among which the event itself is."""
     windows: list[_Windows] = field(default_factory=list)
     latest: list[Latest] = field(default_factory=list)
 
-    def nothing(self, dtype: np.dtype[Any]) -> _Facts:
-        return _Facts(records=np.empty(0, dtype=dtype), times=np.empty(0, dtype=np.int64))
+    def known(self, records: Records, first: Int64Array, asked: _Asked, *, own_table: bool) -> _Known:
+        """Of the records of all events, those that count, in order.
 
-    def facts(self, records: Records) -> _Facts:
-        times = records[self.known_at]
+        Args:
+            first: the least place of the event whose record it is, shape (n,), ascending.
+            own_table: whether these are rows of events: of what has the time of an event, only ids up to its own count.
+        """
+        times, nobody = records[self.known_at], np.zeros(len(asked.at), dtype=bool)
+        if not len(times):
+            return _Known(
+                asked=asked, records=records, times=times, places=times, ends=np.zeros(len(nobody), dtype=np.int64), own=nobody
+            )
         there = times != NEVER
         if self.gaps:
             there &= ~np.isnan(records[self.gaps])
         if not there.all():
-            records = records[there]
+            records, first = records[there], first[there]
             times = records[self.known_at]
-        times = np.ascontiguousarray(times)
-        if (times[1:] <= times[:-1]).any():
-            records = records[np.lexsort((records["id"], times))]
-            times = np.ascontiguousarray(records[self.known_at])
-        return _Facts(records=records, times=times)
+        places = first + _within_an_event(times)
+        if (places[1:] <= places[:-1]).any():
+            order = np.lexsort((records["id"], places))
+            records, places = records[order], places[order]
+            times = records[self.known_at]
+        now = asked.before(_NOW)[:, 0]
+        ends, own = places.searchsorted(now, side="right"), nobody
+        if own_table and len(places):
+            ids = records["id"]
+            while (later := (ends > 0) & (places[ends - 1] == now) & (ids[ends - 1] > asked.ids)).any():
+                ends -= later
+            own = (ends > 0) & (places[ends - 1] == now) & (ids[ends - 1] == asked.ids)
+        return _Known(asked=asked, records=records, times=times, places=places, ends=ends, own=own)
 
-    def answers(self, facts: Sequence[_Facts], at: Int64Array, ids: Sequence[bytes]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        instants = at.tolist()
-        ends = [
-            each.end(instant, id if self.own else None) if len(each.times) else 0
-            for each, instant, id in zip(facts, instants, ids, strict=True)
-        ]
+    def answers(self, known: _Known) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         for windows in self.windows:
-            yield from windows.answers(facts, ends, at)
+            yield from windows.answers(known)
         for declared in self.latest:
-            yield from self._latest(declared, facts, ends, at, ids)
+            yield from self._latest(declared, known)
 
-    def _latest(
-        self, declared: Latest, facts: Sequence[_Facts], ends: Sequence[int], at: Int64Array, ids: Sequence[bytes]
-    ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        """The facts of all events side by side, so that one call answers for all."""
-        offsets = np.concatenate([[0], np.cumsum([len(each.times) for each in facts])]).tolist()
-        now, before = np.full(len(facts), -1), np.full(len(facts), -1)
-        for row, (each, end, id) in enumerate(zip(facts, ends, ids, strict=True)):
-            if not end:
-                continue
-            own = self.own and each.times[end - 1] == at[row] and each.records["id"][end - 1] == id
-            if (last := end - 1 - (own and not declared.itself)) >= 0:
-                now[row] = offsets[row] + last
-            if declared.changes:
-                earlier = each.times.searchsorted(at[row] - declared.change_over // MICROSECOND, side="right") - 1
-                before[row] = offsets[row] + earlier if earlier >= 0 else -1
+    @staticmethod
+    def _latest(declared: Latest, known: _Known) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        begins = known.places.searchsorted(known.asked.first)
+
+        def last(ends: Int64Array) -> Int64Array:
+            return np.where(ends > begins, ends - 1, -1)
+
         yield from latest_columns(
             declared,
-            now,
-            before if declared.changes else None,
-            known_at=np.concatenate([each.times for each in facts]),
-            asked_at=at,
-            values=lambda name: np.concatenate([each.records[name] for each in facts]),
+            last(known.ends - (known.own & (not declared.itself))),
+            last(known.before(np.array([declared.change_over // MICROSECOND]))[:, 0]) if declared.changes else None,
+            known_at=known.times,
+            asked_at=known.asked.at,
+            values=known.records.__getitem__,
         )
 
 
-def _running(values: Int64Array) -> Int64Array:
-    sums = np.zeros(len(values) + 1, dtype=np.int64)
-    np.cumsum(values, out=sums[1:])
-    return sums
+def _filled(values: Int64Array) -> Int64Array:
+    """At least one, so that there is something to take of nothing."""
+    return values if len(values) else np.zeros(1, dtype=np.int64)
 
 
 def _floats(values: list[Any]) -> npt.NDArray[np.float64]:

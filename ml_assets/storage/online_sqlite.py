@@ -7,6 +7,7 @@ synchronised when it is folded into the file, not at each commit), and never lea
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ CREATE TABLE IF NOT EXISTS answers (sequence INTEGER PRIMARY KEY, id TEXT UNIQUE
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 _WAIT_SECONDS = 2.0
+_CACHE_KILOBYTES = 64_000
+_LOOK_SECONDS = 0.1
+"""How old what is read may be when the file is another one: to look takes as long as to read an entity."""
 _MOST_AT_ONCE = 256
 """Parameters of one statement; and rows of one transaction that drops, so that writers wait for milliseconds."""
 
@@ -33,7 +37,7 @@ class SqliteStore:
     """
 
     def __init__(self, file: Path, *, create: bool) -> None:
-        self._file, self._inode = file, 0
+        self._file, self._inode, self._looked_at = file, 0, 0.0
         if create:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,7 @@ class SqliteStore:
         )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KILOBYTES}")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # `tidy` does it: a commit must not wait for a disk
         self._connection.executescript(_SCHEMA)
         self._inode = self._file.stat().st_ino
@@ -148,7 +153,7 @@ class SqliteStore:
             return self._connection.execute(statement.format(marks), part).fetchall()
 
     def _writing(self, change: Callable[[sqlite3.Connection], Found]) -> Found:
-        self._require_file()
+        self._require_file(writing=True)
         with _plain_errors(self._file), self._taking_turns():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -168,11 +173,16 @@ class SqliteStore:
         finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
 
-    def _require_file(self) -> None:
+    def _require_file(self, *, writing: bool = False) -> None:
         """What is written to a file that was moved away or deleted would be lost; one that was put back is opened."""
+        now = time.monotonic()
+        if not writing and now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
         try:
             inode = os.stat(self._file).st_ino  # noqa: PTH116 (half the time of Path.stat, on the path of every request)
         except OSError as error:
+            self._looked_at = 0.0
             raise StoreDownError(f"{self._file}: {error.strerror}; materialising online_state makes it") from error
         if inode != self._inode:
             with _plain_errors(self._file):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -35,8 +34,8 @@ def in_batches(case: UseCase, events: pd.DataFrame, tables: dict[str, pd.DataFra
     made = []
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        asked = [(table, key) for event in batch for (table, _), key in online.keys(event).items() if key in filed]
-        facts = {key: np.frombuffer(b"".join(filed[key]), dtype=online.kept[table].dtype) for table, key in asked}
+        asked = {key for event in batch for key in online.keys(event).values() if key in filed}
+        facts = {key: b"".join(filed[key]) for key in asked}
         made.append(pd.DataFrame(online.compute(batch, facts, lambda table, value: dimensions[table].get(value))))
     head = events.set_index("event_id")[[case.event_time, "day"]].rename(columns={case.event_time: "event_time"})
     return pd.concat([head, pd.concat(made).set_index(head.index)], axis=1)
