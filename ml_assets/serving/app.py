@@ -5,10 +5,12 @@ Two requests have traffic, `score` of an event and of features given; they come 
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from operator import itemgetter
 from typing import Any, cast
 
 import msgspec
@@ -22,19 +24,23 @@ from ml_assets.serving.http import (
     Response,
     Scope,
     Send,
+    cancel_late_bodies,
     encode,
     error_response,
+    invalid,
     json_of,
     query,
     read_body,
+    refuse_upload,
     respond,
 )
 from ml_assets.serving.keys import ForbiddenError, KeyRing, TooManyRequestsError, UnknownKeyError
 from ml_assets.serving.live import Live
 from ml_assets.serving.openapi import document
-from ml_assets.serving.scorer import NotReadyError, Reasons, Scorer, answer_in
+from ml_assets.serving.scorer import AHEAD, SILENCE, Asked, NotReadyError, Reasons, Scorer, answer_in
 from ml_assets.stages.inputs import Columns
-from ml_assets.stages.intake import InvalidRowError, Problem
+from ml_assets.stages.intake import EPOCH, MICROSECOND, InvalidRowError, Problem, RowIntake, Taken, numbered
+from ml_assets.stages.online_state import SINCE_EVER
 from ml_assets.stages.trees import Trees
 from ml_assets.storage.online import StoreDownError
 from ml_assets.storage.predictions import LogFullError
@@ -45,6 +51,7 @@ MOST_ROWS = 1000
 FEED_ROWS = 50
 REASONS = {"reasons": ("alerts", "always", "never"), "features": ("false", "true")}
 RETRY = (b"retry-after", b"1")
+_NAN = float("nan")
 
 Handler = Callable[[Scope, Receive], Awaitable[Response]]
 
@@ -87,13 +94,12 @@ class App:
         self._add("/healthz", "GET", self._healthz, None, "")
         self._add("/readyz", "GET", self._readyz, None, "")
         self._add("/metrics", "GET", self._metrics, "admin", "")
-        self._document = encode(document(list(self.scorers.values())))
+        self._add("/openapi.json", "GET", self._openapi, None, "")
         page = files("ml_assets.serving").joinpath("page.html").read_bytes()
         cases = [{"name": scorer.case.name, "title": scorer.case.title} for scorer in self.scorers.values()]
         page = page.replace(b"/*CASES*/[]", encode(cases))
         for path, content, kind in (
             ("/", page, b"text/html; charset=utf-8"),
-            ("/openapi.json", self._document, b"application/json"),
             ("/docs", docs_page(), b"text/html; charset=utf-8"),
             ("/docs/swagger-ui.js", docs_script(), b"text/javascript; charset=utf-8"),
             ("/docs/swagger-ui.css", docs_style(), b"text/css; charset=utf-8"),
@@ -109,23 +115,27 @@ class App:
             await self._lifespan(receive, send)
             return
         if scope["type"] != "http":
-            raise RuntimeError(f"no {scope['type']} here")
+            await send({"type": "websocket.close"})  # before it is accepted: answered with 403
+            return
         begin = time.perf_counter()
         route = self._routes.get(scope["path"])
         try:
             if route is None:
                 raise self._not_found(scope["path"])
             if scope["method"] != route.method and not (scope["method"] == "HEAD" and route.method == "GET"):
-                allowed = [(b"allow", route.method.encode())]
+                allowed = [(b"allow", b"GET, HEAD" if route.method == "GET" else route.method.encode())]
                 raise HttpError(405, "wrong_method", f"{scope['path']} takes {route.method}", headers=allowed)
             if route.scope:
                 self.keys.admit(scope["headers"], route.scope)
             response = await route.handler(scope, receive)
         except Exception as error:
             response = error_response(_as_http(error, route.case if route else "", scope["path"]))
-        await respond(send, response)
+        if response.status == 413:
+            await refuse_upload(receive, send, response)
+        else:
+            await respond(send, response)
         if route is not None and route.case:
-            _count(route.case, route.name, response.status, time.perf_counter() - begin)
+            metrics.answered(route.case, route.name, response.status, time.perf_counter() - begin)
 
     def _not_found(self, path: str) -> HttpError:
         parts = path.split("/")
@@ -161,6 +171,11 @@ class App:
         ready = all(each["ready"] for each in found.values())
         return Response(encode({"ready": ready, "use_cases": found}), status=200 if ready else 503)
 
+    async def _openapi(self, scope: Scope, _receive: Receive) -> Response:
+        """Made anew each time: its examples are events of now, as far as the store is concerned."""
+        query(scope, {})
+        return Response(encode(document(list(self.scorers.values()))))
+
     async def _metrics(self, scope: Scope, _receive: Receive) -> Response:
         query(scope, {})
         return Response(metrics.exposition(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
@@ -171,11 +186,12 @@ class _Endpoints:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer, self._case = scorer, scorer.case
+        self._intakes: dict[str, RowIntake] = scorer.intakes
 
     async def score(self, scope: Scope, receive: Receive) -> Response:
         reasons, features = _options(scope)
         content = _object(json_of(await read_body(scope, receive)))
-        entry = await self._scorer.score(self._scorer.take(content, reasons))
+        entry = await self._scorer.score(self._take(content, reasons))
         return Response(entry if features else answer_in(entry))
 
     async def score_features(self, scope: Scope, receive: Receive) -> Response:
@@ -192,11 +208,18 @@ class _Endpoints:
             raise
         if given.keys() != live.names:
             raise InvalidRowError(_what_is_wrong({"features": given}, live))
+        if live.texts and any(
+            value is not None and isinstance(value, str) != (name in live.texts) for name, value in given.items()
+        ):
+            raise InvalidRowError(_what_is_wrong({"features": given}, live))
         if live.texts or not isinstance(live.model.estimator, Trees):
             columns = {name: np.array([value], dtype=object if name in live.texts else np.float64) for name, value in given.items()}
             score = live.model.predict(Columns(columns)).tolist()[0]
         else:
-            score = live.model.estimator.predict_row(np.array([given[name] for name in live.model.inputs], dtype=np.float64))
+            values: list[Any] = [given[name] for name in live.model.inputs]
+            score = live.model.estimator.predict_row(
+                values if None not in values else [_NAN if each is None else each for each in values]
+            )
         alert = score >= live.threshold
         self._scorer.scored["alert" if alert else "quiet"] += 1
         return Response(encode({"score": score, "alert": alert, "threshold": live.threshold, "model_version": live.version}))
@@ -204,13 +227,13 @@ class _Endpoints:
     async def score_batch(self, scope: Scope, receive: Receive) -> Response:
         """Events in any order; each sees those that came before it by its time. One that is invalid refuses all."""
         reasons, features = _options(scope)
+        rows = self._intakes[self._case.events].take_all(_rows(json_of(await read_body(scope, receive))))
         asked, problems = [], []
-        rows = _rows(json_of(await read_body(scope, receive)))
         for place, row in enumerate(rows):
             try:
-                asked.append(self._scorer.take(row, reasons))
+                asked.append(self._take(row, reasons))
             except InvalidRowError as error:
-                problems += [Problem(field=f"{place}.{each.field}", value=each.value, rule=each.rule) for each in error.problems]
+                problems += [numbered(each, place) for each in error.problems]
         if problems:
             raise InvalidRowError(problems)
         entries = self._scorer.score_now(asked)
@@ -231,9 +254,65 @@ class _Endpoints:
     async def _observe(self, table: str, scope: Scope, receive: Receive) -> Response:
         query(scope, {})
         content = json_of(await read_body(scope, receive))
-        count = self._scorer.observe(table, _rows(content) if isinstance(content, list) else [_object(content)])
+        intake = self._intakes[table]
+        rows = intake.take_all(_rows(content)) if isinstance(content, list) else [intake.take(_object(content))]
+        problems = sorted([*self._too_long_ids(table, rows), *self._too_far_ahead(table, rows)], key=itemgetter(0))
+        if problems:
+            raise InvalidRowError([numbered(each, place) if isinstance(content, list) else each for place, each in problems])
+        count = self._scorer.observe(table, cast(Any, rows))  # taken already, which the intake leaves as it is
         metrics.ROWS.labels(self._case.name, table).inc(count)
         return Response(encode({"observed": count}))
+
+    def _take(self, content: Mapping[str, Any] | Taken, reasons: Reasons) -> Asked:
+        """An event to be scored."""
+        try:
+            return self._scorer.take(cast(Any, content), reasons)
+        except NotReadyError:
+            row = self._intakes[self._case.events].take(content)
+            if problems := [each for _, each in self._too_far_ahead(self._case.events, [row])]:
+                raise InvalidRowError(problems) from None
+            raise
+
+    def _too_long_ids(self, table: str, rows: Sequence[Taken]) -> Iterator[tuple[int, Problem]]:
+        kept = self._scorer.features.kept.get(table)
+        for place, (row, _) in enumerate(rows):
+            try:
+                if kept is not None:
+                    kept.id(row)
+            except ValueError as error:
+                key = kept.table.key if kept else ()
+                yield (
+                    place,
+                    Problem(field=key[0] if len(key) == 1 else "row", value=" ".join(str(row[n]) for n in key), rule=str(error)),
+                )
+
+    def _too_far_ahead(self, table: str, rows: Sequence[Taken]) -> Iterator[tuple[int, Problem]]:
+        """Events so long after everything seen that what happened in between is not there: the store would look whole, and forget.
+
+        Raises:
+            NotReadyError: it is the store that is late, since they are of now.
+        """
+        if table != self._case.events:
+            return
+        now, seen = int(time.time() * 1e6), self._scorer.seen_until
+        day = SILENCE // MICROSECOND
+        instants = [row[self._case.event_time] for row, _ in rows]
+        if seen > SINCE_EVER and max(instants, default=seen) > seen + day:
+            self._scorer.look_at_state()  # another process may have seen more
+            seen = self._scorer.seen_until
+        for place in sorted(range(len(rows)), key=instants.__getitem__):
+            at = instants[place]
+            if at > now + AHEAD // MICROSECOND:
+                yield place, Problem(field=self._case.event_time, value=_moment(at), rule="is after tomorrow")
+            elif SINCE_EVER < seen < at - day:
+                rule = (
+                    f"is more than a day after {_moment(seen)}, the latest that the online store has seen: load the days in between"
+                )
+                if at > now - day:
+                    raise NotReadyError(f"the event of {_moment(at)} {rule} into online_state")
+                yield place, Problem(field=self._case.event_time, value=_moment(at), rule=rule)
+            else:
+                seen = max(seen, at)
 
     async def model(self, scope: Scope, _receive: Receive) -> Response:
         query(scope, {})
@@ -277,17 +356,27 @@ def _options(scope: Scope) -> tuple[Reasons, bool]:
     return cast(Reasons, asked["reasons"]), asked["features"] == "true"
 
 
+def _moment(instant: int) -> str:
+    return (EPOCH + instant * MICROSECOND).isoformat()
+
+
 def _object(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise HttpError(422, "invalid", f"the body is {_kind(content)}; expected an object with the fields of one row")
+        raise InvalidRowError([Problem(field="body", value=content, rule="is not an object with the fields of one row")])
     return content
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise HttpError(422, "invalid", "expected a list of objects, one for each row")
+    if not isinstance(content, list):
+        raise InvalidRowError([Problem(field="body", value=content, rule="is not a list of rows")])
     if not 0 < len(content) <= MOST_ROWS:
-        raise HttpError(422, "invalid", f"a list has from 1 to {MOST_ROWS:,} rows; got {len(content):,}")
+        raise InvalidRowError([Problem(field="body", value=content, rule=f"has {len(content):,} rows: from 1 to {MOST_ROWS:,}")])
+    if problems := [
+        Problem(field=str(place), value=row, rule="is not an object with the fields of one row")
+        for place, row in enumerate(content)
+        if not isinstance(row, dict)
+    ]:
+        raise InvalidRowError(problems)
     return content
 
 
@@ -321,10 +410,6 @@ def _what_is_wrong(content: dict[str, Any], live: Live) -> list[Problem]:
     return problems or [Problem(field="features", value=None, rule="holds a number that does not fit into 64 bits")]
 
 
-def _kind(content: Any) -> str:
-    return {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(type(content), "a number")
-
-
 def _constant(content: bytes, kind: bytes) -> Handler:
     async def handler(_scope: Scope, _receive: Receive) -> Response:
         return Response(content, content_type=kind)
@@ -338,18 +423,18 @@ def _as_http(error: Exception, case: str, path: str) -> HttpError:
         case HttpError():
             return error
         case InvalidRowError():
-            return HttpError(422, "invalid", "the body breaks rules; problems names each", problems=error.problems)
+            return invalid(error.problems)
         case UnknownKeyError():
             return HttpError(401, "unknown_key", str(error), headers=[(b"www-authenticate", b"Bearer")])
         case ForbiddenError():
             return HttpError(403, "forbidden", str(error))
         case TooManyRequestsError():
-            after = str(max(1, round(error.after))).encode()
+            after = str(max(1, math.ceil(error.after))).encode()
             return HttpError(429, "too_many_requests", str(error), headers=[(b"retry-after", after)])
         case StoreDownError():
             metrics.STORE_FAILURES.labels(case).inc()
             log.warning("%s: %s", case, error)
-            return HttpError(503, "store_down", "the online store does not answer; nothing was scored or kept", headers=[RETRY])
+            return HttpError(503, "store_down", "the online store does not answer; sent again, an event counts once", headers=[RETRY])
         case NotReadyError():
             return HttpError(503, "not_ready", str(error), headers=[RETRY])
         case LogFullError():
@@ -360,26 +445,15 @@ def _as_http(error: Exception, case: str, path: str) -> HttpError:
             return HttpError(500, "internal", "an error of the service; its log says more")
 
 
-_OK: dict[tuple[str, str], tuple[Any, Any]] = {}
-
-
-def _count(case: str, route: str, status: int, seconds: float) -> None:
-    if status == 200:
-        if (case, route) not in _OK:
-            _OK[case, route] = (metrics.REQUESTS.labels(case, route, "200"), metrics.LATENCY.labels(case, route))
-        requests, latency = _OK[case, route]
-        requests.inc()
-        latency.observe(seconds)
-    else:
-        metrics.REQUESTS.labels(case, route, str(status)).inc()
-
-
 async def keep_up(scorers: Sequence[Scorer], *, every: float) -> None:
     """What has to be done now and then: swap models, tell the metrics, remember what was seen."""
     while True:
         await asyncio.sleep(every)
+        cancel_late_bodies()
+        metrics.tell()
         for scorer in scorers:
             try:
                 await scorer.keep_up()
+                scorer.look_at_state()  # whichever process dropped what is old: an event of then must not be scored without it
             except Exception as error:  # the next time may be better; until then scores go on
                 log.warning("%s: %s", scorer.case.name, error)

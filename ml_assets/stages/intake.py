@@ -84,7 +84,7 @@ class RowIntake:
         """The same for many rows; those of a table without a `derive` for one row are derived together, at the cost of one.
 
         Raises:
-            InvalidRowError: naming every field of every row that breaks a rule; of several rows, with their number from 0.
+            InvalidRowError: naming every field of every row that breaks a rule, with the number of the row, from 0.
         """
         problems: dict[int, list[Problem]] = {}
         typed = dict(_each(self._typed, enumerate(contents), problems))
@@ -92,9 +92,7 @@ class RowIntake:
         derived = self._derived(list(typed.values()), list(days.values())) if typed else []
         rows = dict(_each(self._kept_row, zip(typed, derived, strict=True), problems))
         if problems:
-            raise InvalidRowError(
-                [numbered(each, place) if len(contents) > 1 else each for place in sorted(problems) for each in problems[place]]
-            )
+            raise InvalidRowError([numbered(each, place) for place in sorted(problems) for each in problems[place]])
         return [Taken(rows[place], days[place]) for place in range(len(contents))]
 
     def _typed(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +104,9 @@ class RowIntake:
 
     def _unknown(self, content: Mapping[str, Any]) -> Iterator[Problem]:
         known = ", ".join(name for name, _ in self._delivered)
-        for name in content.keys() - self._names:
-            yield Problem(field=name, value=content[name], rule=f"is not a field; there are {known}")
+        for name, value in content.items():
+            if name not in self._names:
+                yield Problem(field=name, value=value, rule=f"is not a field; there are {known}")
 
     def _derived(self, typed: Sequence[dict[str, Any]], days: Sequence[Day]) -> list[dict[str, Any]]:
         if self._intake.derive is None:

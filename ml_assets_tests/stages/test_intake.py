@@ -173,9 +173,8 @@ def require_equal(table: Table, rows: Sequence[Row]) -> None:
     if len(accepted) < len(rows):
         with pytest.raises(InvalidRowError) as refused:
             intake.take_all(rows)
-        if len(rows) > 1:
-            numbers = {int(problem.field.partition(".")[0]) for problem in refused.value.problems}
-            assert numbers == {place for place, one in enumerate(found) if one is None}
+        numbers = {int(problem.field.partition(".")[0]) for problem in refused.value.problems}
+        assert numbers == {place for place, one in enumerate(found) if one is None}
 
 
 # What is delivered ------------------------------------------------------------------------------------------------------------
