@@ -296,7 +296,7 @@ class _Windows:
         flat: dict[str, Int64Array] = {}
         ages: Int64Array | None = None
         if self.sums:
-            wanted = summed(self.declared.statistics, known.records[self.declared.fact.value].astype(np.int64))
+            wanted = summed(self.declared.statistics, known.column(self.declared.fact.value).astype(np.int64))
             for name, values in wanted.items():
                 running = np.zeros(len(values) + 1, dtype=np.int64)
                 np.cumsum(values, out=running[1:])
@@ -338,11 +338,17 @@ class _Known:
     """
 
     asked: _Asked
-    records: Records  # (n,)
+    records: Records  # (n,), as they came
+    order: Int64Array | None  # (n,) in which they became known; None where they came so
     times: Int64Array  # (n,)
     places: Int64Array  # (n,) event and time in one number, ascending
     ends: Int64Array  # (m,) up to where the facts of an event were known at it
     own: npt.NDArray[np.bool_]  # (m,) whether the last of these is the event itself
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A value of each fact, shape (n,)."""
+        values: npt.NDArray[Any] = self.records[name]
+        return values if self.order is None else values[self.order]
 
     def before(self, ago: Int64Array) -> Int64Array:
         """Up to where the facts of each event were known so long before it, shape (m, windows)."""
@@ -379,29 +385,32 @@ class _Series:
             own_table: whether these are rows of events: of what has the time of an event, only ids up to its own count.
         """
         times, nobody = records[self.known_at], np.zeros(len(asked.at), dtype=bool)
-        if not len(times):
-            return _Known(
-                asked=asked, records=records, times=times, places=times, ends=np.zeros(len(nobody), dtype=np.int64), own=nobody
-            )
         there = times != NEVER
         if self.gaps:
             there &= ~np.isnan(records[self.gaps])
         if not there.all():
             records, first = records[there], first[there]
             times = records[self.known_at]
-        places = first + _within_an_event(times)
+        places, order = first + _within_an_event(times), None
         if (places[1:] <= places[:-1]).any():
-            order = np.lexsort((records["id"], places))
-            records, places = records[order], places[order]
-            times = records[self.known_at]
+            order = places.argsort(kind="stable")
+            places = places[order]
+            if (places[1:] == places[:-1]).any():
+                order = np.lexsort((records["id"], first + _within_an_event(times)))
+            times = times[order]
         now = asked.before(_NOW)[:, 0]
         ends, own = places.searchsorted(now, side="right"), nobody
         if own_table and len(places):
             ids = records["id"]
-            while (later := (ends > 0) & (places[ends - 1] == now) & (ids[ends - 1] > asked.ids)).any():
+
+            def last() -> npt.NDArray[Any]:
+                found: npt.NDArray[Any] = ids[ends - 1 if order is None else order[ends - 1]]
+                return found
+
+            while (later := (ends > 0) & (places[ends - 1] == now) & (last() > asked.ids)).any():
                 ends -= later
-            own = (ends > 0) & (places[ends - 1] == now) & (ids[ends - 1] == asked.ids)
-        return _Known(asked=asked, records=records, times=times, places=places, ends=ends, own=own)
+            own = (ends > 0) & (places[ends - 1] == now) & (last() == asked.ids)
+        return _Known(asked=asked, records=records, order=order, times=times, places=places, ends=ends, own=own)
 
     def answers(self, known: _Known) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         for windows in self.windows:
@@ -422,7 +431,7 @@ class _Series:
             last(known.before(np.array([declared.change_over // MICROSECOND]))[:, 0]) if declared.changes else None,
             known_at=known.times,
             asked_at=known.asked.at,
-            values=known.records.__getitem__,
+            values=known.column,
         )
 
 

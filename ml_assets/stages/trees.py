@@ -103,7 +103,8 @@ class Trees:
         SHAP values of the trees (Lundberg et al., 2020, https://doi.org/10.1038/s42256-019-0138-9), by LightGBM itself: they sum to the
         log-odds of the score.
         """
-        found = self.booster.predict(matrix(frame, self.inputs, self.known), pred_contrib=True)
+        rows = matrix(frame, self.inputs, self.known)
+        found = self.booster.predict(rows, pred_contrib=True, num_threads=1 if len(rows) == 1 else 0)
         return np.asarray(found, dtype=np.float64)
 
     def importance(self) -> list[tuple[str, float]]:

@@ -79,10 +79,12 @@ class SqliteStore:
         def kept(connection: sqlite3.Connection) -> dict[str, bytes]:
             before: dict[str, bytes] = {}
             connection.executemany(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO facts VALUES (?, ?, ?, ?)", facts)
-            for answer in answers:
-                row = (answer.id, answer.at, answer.body)
-                if not connection.execute("INSERT OR IGNORE INTO answers (id, at, body) VALUES (?, ?, ?)", row).rowcount:
-                    [(before[answer.id],)] = connection.execute("SELECT body FROM answers WHERE id = ?", (answer.id,))
+            rows = [(answer.id, answer.at, answer.body) for answer in answers]
+            if connection.executemany("INSERT OR IGNORE INTO answers (id, at, body) VALUES (?, ?, ?)", rows).rowcount < len(rows):
+                for answer in answers:
+                    [(body,)] = connection.execute("SELECT body FROM answers WHERE id = ?", (answer.id,))
+                    if body != answer.body:
+                        before[answer.id] = body
             return before
 
         return self._writing(kept)
