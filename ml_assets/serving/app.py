@@ -37,10 +37,10 @@ from ml_assets.serving.http import (
 from ml_assets.serving.keys import ForbiddenError, KeyRing, TooManyRequestsError, UnknownKeyError
 from ml_assets.serving.live import Live
 from ml_assets.serving.openapi import document
-from ml_assets.serving.scorer import AHEAD, SILENCE, Asked, NotReadyError, Reasons, Scorer, answer_in
+from ml_assets.serving.scorer import AHEAD, Asked, NotReadyError, Reasons, Scorer, answer_in
 from ml_assets.stages.inputs import Columns
 from ml_assets.stages.intake import EPOCH, MICROSECOND, InvalidRowError, Problem, RowIntake, Taken, numbered
-from ml_assets.stages.online_state import SINCE_EVER
+from ml_assets.stages.online_state import SILENCE, SINCE_EVER
 from ml_assets.stages.trees import Trees
 from ml_assets.storage.online import StoreDownError
 from ml_assets.storage.predictions import LogFullError

@@ -25,6 +25,7 @@ from ml_assets.stages.online_features import ID_BYTES, OnlineFeatures, Place
 from ml_assets.stages.online_state import (
     ANSWERS_FROM,
     SEEN_UNTIL,
+    SILENCE,
     SINCE_EVER,
     OtherLayoutError,
     dimension_key,
@@ -42,8 +43,6 @@ MOST_AT_ONCE = 64
 REASONS = 5
 AHEAD = timedelta(days=1)
 """How far after now an event may lie: clocks differ, but not by more."""
-SILENCE = timedelta(days=1)
-"""An event so long after everything that the store has seen cannot be scored: what happened in between is not there."""
 FAIL_FAST_SECONDS = 0.5
 NOTHING_LOADED = 2**62
 DROPPED_UNTIL = "dropped_until"

@@ -18,6 +18,8 @@ from ml_assets.use_case import Column, Day, DType, Lookup, Severity, UseCase, sh
 LAYOUT, ANSWERS_FROM, SEEN_UNTIL, LOADED = "layout", "answers_from", "seen_until", "loaded:"
 LATE = timedelta(days=1)
 """How much later than the newest an event may come: facts are kept that much longer than the longest window."""
+SILENCE = timedelta(days=1)
+"""So long after everything that a store has seen, it cannot be relied upon: what happened in between is not there."""
 ANSWERS_KEPT = timedelta(days=7)
 """How long an event that is sent again gets the answer that it got."""
 SINCE_EVER = -(2**62)
@@ -47,15 +49,13 @@ def load_days(case: UseCase, store: OnlineStore, rows: Mapping[str, pd.DataFrame
             store.keep(facts[start : start + _AT_ONCE], replace=True)
         filed[name] = len(facts)
     store.note({f"{LOADED}{day}": content for day, content in days.items()})
-    loaded = sorted(name.removeprefix(LOADED) for name, content in store.notes(LOADED).items() if content)
-    before = store.notes("")
-    since = answers_from(case, loaded)
-    store.note(
-        {
-            ANSWERS_FROM: str(since),
-            SEEN_UNTIL: str(max(int(before.get(SEEN_UNTIL, SINCE_EVER)), _start_of(case, shift(loaded[-1], 1)))),
-        }
-    )
+    notes = store.notes("")
+    loaded = sorted(name.removeprefix(LOADED) for name, content in notes.items() if name.startswith(LOADED) and content)
+    since, seen_until = answers_from(case, loaded), int(notes.get(SEEN_UNTIL, SINCE_EVER))
+    if ANSWERS_FROM in notes and _start_of(case, min(days)) <= seen_until + SILENCE // MICROSECOND:
+        # What lies between the days loaded before and these was seen as it happened.
+        since = min(since, int(notes[ANSWERS_FROM]))
+    store.note({ANSWERS_FROM: str(since), SEEN_UNTIL: str(max(seen_until, _start_of(case, shift(loaded[-1], 1))))})
     return filed
 
 
