@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -18,12 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ml_assets.storage.atomic import replace
+log = logging.getLogger("ml_assets.serving")
 
 SCOPES = ("score", "feedback", "admin")
 """`score`: scores and the model; `feedback`: events and labels; `admin`: everything, the feed and the metrics too."""
 _FORM = re.compile(r"mla_([0-9a-f]{8})_([0-9A-Za-z_-]{43})")
 _LOOK_SECONDS = 1.0
+_PARTS = {"name": str, "scopes": list, "sha256": str, "created": str}
+"""Of what is kept of a key."""
 
 
 class UnknownKeyError(Exception):
@@ -44,12 +47,17 @@ class TooManyRequestsError(Exception):
 
 @dataclass(kw_only=True)
 class KeyRing:
-    """The keys in a file, which all processes read again when it changes. Without a key in it, whoever reaches the service is let in."""
+    """The keys in a file, which all processes read again when it changes. Where there was never one, whoever reaches the service is let in.
+
+    Nobody is, where keys were there and the file is empty or gone now, or where it cannot be read.
+    """
 
     file: Path
     requests_a_second: float | None = None
     """How many requests a key may send to this process on average, and five times as many at once; None for any number."""
     _keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _closed: bool = False
+    """Whether a key is needed."""
     _stamp: tuple[int, int] = (0, 0)
     _looked_at: float = -1.0
     _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -64,7 +72,7 @@ class KeyRing:
         if now - self._looked_at > _LOOK_SECONDS:
             self._looked_at = now
             self._read()
-        name = self._who(headers, scope) if self._keys else "anyone"
+        name = self._who(headers, scope) if self._closed else "anyone"
         if self.requests_a_second is not None:
             self._take_a_turn(name, now, self.requests_a_second)
         return name
@@ -73,16 +81,15 @@ class KeyRing:
     def open(self) -> bool:
         """Whether nobody needs a key."""
         self._read()
-        return not self._keys
+        return not self._closed
 
     def _who(self, headers: Sequence[tuple[bytes, bytes]], scope: str) -> str:
-        given = next((value.decode("latin-1") for name, value in headers if name == b"x-api-key"), "")
-        given = given or next((value.decode("latin-1")[7:] for name, value in headers if name == b"authorization"), "")
-        form = _FORM.fullmatch(given.strip())
+        given = _key_in(headers)
+        form = _FORM.fullmatch(given)
         known = self._keys.get(form[1]) if form else None
         # A key that does not exist takes as long as a wrong one.
         expected = known["sha256"] if known else "0" * 64
-        if not hmac.compare_digest(_hash(given.strip()), expected) or known is None:
+        if not hmac.compare_digest(_hash(given), expected) or known is None:
             raise UnknownKeyError("an API key is needed: send it as `Authorization: Bearer …` or `X-API-Key: …`")
         if scope not in known["scopes"] and "admin" not in known["scopes"]:
             raise ForbiddenError(f"this key may {' and '.join(known['scopes'])}; this needs {scope}")
@@ -101,20 +108,36 @@ class KeyRing:
     def _read(self) -> None:
         try:
             status = self.file.stat()
+            stamp = (status.st_ino, status.st_mtime_ns)
+            if stamp != self._stamp:
+                self._keys, self._stamp = _keys_in(self.file), stamp
+                self._closed = self._closed or bool(self._keys)
         except FileNotFoundError:
             # A file that vanishes does not open the doors.
-            return
-        if (status.st_ino, status.st_mtime_ns) != self._stamp:
-            self._keys = _keys_in(self.file)
-            self._stamp = (status.st_ino, status.st_mtime_ns)
+            self._keys, self._stamp = {}, (0, 0)
+        except (OSError, ValueError) as error:
+            self._keys, self._closed = {}, True
+            log.error("%s cannot be read, so no key is known: %s", self.file, error)
+
+
+def _key_in(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    bearer = ""
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value.decode("latin-1").strip()
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            bearer = value[7:].decode("latin-1").strip()
+    return bearer
 
 
 def create_key(file: Path, *, name: str, scopes: Sequence[str]) -> str:
     """Makes a key and returns it: the only time that it can be seen.
 
     Raises:
-        ValueError: the scopes are none or not ours, or the name is taken.
+        ValueError: the scopes are none or not ours, or the name is blank or taken.
     """
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"a key has a name that can be read in a list; got {name!r}")
     if not scopes or set(scopes) - set(SCOPES):
         raise ValueError(f"scopes are {', '.join(SCOPES)}; got {', '.join(scopes) or 'none'}")
     with _changing(file) as keys:
@@ -123,7 +146,7 @@ def create_key(file: Path, *, name: str, scopes: Sequence[str]) -> str:
         id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
         key = f"mla_{id}_{secret}"
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        keys[id] = {"name": name, "scopes": list(scopes), "sha256": _hash(key), "created": created}
+        keys[id] = {"name": name, "scopes": list(dict.fromkeys(scopes)), "sha256": _hash(key), "created": created}
     return key
 
 
@@ -151,18 +174,35 @@ def list_keys(file: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def _changing(file: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """The keys, to be changed by one process at a time, in files that only their owner can open."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
+    with open(file.with_suffix(".lock"), "w", opener=_for_the_owner) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = _keys_in(file) if file.exists() else {}
         yield keys
-        replace(file, json.dumps(keys, indent=1).encode())
-        os.chmod(file, 0o600)  # noqa: PTH101
+        beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        with open(beside, "x", opener=_for_the_owner) as written:
+            json.dump(keys, written, indent=1)
+        beside.replace(file)
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _keys_in(file: Path) -> dict[str, dict[str, Any]]:
-    keys: dict[str, dict[str, Any]] = json.loads(file.read_bytes())
-    return keys
+    """The keys by id.
+
+    Raises:
+        ValueError: there is something else in the file.
+    """
+    try:
+        keys: dict[str, dict[str, Any]] = json.loads(file.read_bytes())
+        if all(isinstance(key[part], kind) for key in keys.values() for part, kind in _PARTS.items()):
+            return keys
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"{file} holds no API keys: {error}") from error
+    raise ValueError(f"{file} holds no API keys as they are written: {', '.join(_PARTS)}")
 
 
 def _hash(key: str) -> str:
