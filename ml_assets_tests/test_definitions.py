@@ -17,7 +17,7 @@ from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT
 from ml_assets.use_cases import USE_CASES
 
 PROJECT = Path(__file__).parents[1]
-GROUPS = {"raw", "clean", "rejected", "labels", "features", "models", "scores", "monitoring", "observed"}
+GROUPS = {"raw", "clean", "rejected", "labels", "features", "models", "scores", "monitoring", "observed", "online"}
 WITHOUT_COLUMNS = {CANDIDATE, REPORT, DEPLOYED, BACKTEST}
 """Models and reports are no tables."""
 

@@ -360,6 +360,8 @@ def test_definitions_load(case: UseCase) -> None:
         "scores",
         "live_performance",
         "backtest",
+        "online_state",
+        "prediction_log",
     ]
     assert keys == {f"{case.name}/{name}" for name in wanted}
 

@@ -300,7 +300,7 @@ def test_the_hash_of_code_follows_what_the_code_imports(module: ModuleType) -> N
     ("changed", "wanted"),
     [
         ({"label": replace(CASE.label, latest_after=2 * CASE.label.latest_after)}, {"labels"}),
-        ({"features": replace(CASE.features, columns=CASE.features.columns[::-1])}, {"features"}),
+        ({"features": replace(CASE.features, columns=CASE.features.columns[::-1])}, {"features", "prediction_log"}),
         ({"tables": (replace(CASE.tables[0], max_rejected_share=0.5), *CASE.tables[1:])}, {CASE.tables[0].name}),
     ],
     ids=["label", "features", "table"],
@@ -396,7 +396,7 @@ def test_every_table_of_a_case_has_its_recipe_after_its_inputs() -> None:
         sorted(
             [
                 *(name for table in CASE.tables for name in (table.raw_name, table.name)),
-                *("labels", "features", "scores", "live_performance"),
+                *("labels", "features", "scores", "live_performance", "online_state", "prediction_log"),
             ]
         )
     )
