@@ -51,6 +51,16 @@ MOST_ROWS = 1000
 FEED_ROWS = 50
 REASONS = {"reasons": ("alerts", "always", "never"), "features": ("false", "true")}
 RETRY = (b"retry-after", b"1")
+OWN_PAGE = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""The page asks nobody but this service for anything."""
 _NAN = float("nan")
 
 Handler = Callable[[Scope, Receive], Awaitable[Response]]
@@ -104,7 +114,7 @@ class App:
             ("/docs/swagger-ui.js", docs_script(), b"text/javascript; charset=utf-8"),
             ("/docs/swagger-ui.css", docs_style(), b"text/css; charset=utf-8"),
         ):
-            self._add(path, "GET", _constant(content, kind), None, "")
+            self._add(path, "GET", _constant(content, kind, OWN_PAGE if path == "/" else ()), None, "")
 
     def _add(self, path: str, method: str, handler: Handler, scope: str | None, case: str) -> None:
         self._routes[path] = Route(method=method, handler=handler, scope=scope, case=case, name=path.removeprefix(f"/v1/{case}/"))
@@ -410,9 +420,9 @@ def _what_is_wrong(content: dict[str, Any], live: Live) -> list[Problem]:
     return problems or [Problem(field="features", value=None, rule="holds a number that does not fit into 64 bits")]
 
 
-def _constant(content: bytes, kind: bytes) -> Handler:
+def _constant(content: bytes, kind: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> Handler:
     async def handler(_scope: Scope, _receive: Receive) -> Response:
-        return Response(content, content_type=kind)
+        return Response(content, content_type=kind, headers=headers)
 
     return handler
 

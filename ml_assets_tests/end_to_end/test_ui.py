@@ -28,7 +28,7 @@ LINE = (
     *("raw_flights", "flights", "rejected_flights", "raw_weather", "weather", "rejected_weather"),
     *("labels", "features"),
 )
-GROUPS = ("raw", "clean", "rejected", "labels", "features", "models", "scores", "monitoring", "observed")
+GROUPS = ("raw", "clean", "rejected", "labels", "features", "models", "scores", "monitoring", "observed", "online")
 # As root in a container, with no request to another host.
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
