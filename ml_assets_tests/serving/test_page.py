@@ -1,6 +1,7 @@
 """The page of the service in a real browser: what somebody who watches it sees. Screenshots are left in `.artifacts/screenshots`."""
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -86,10 +87,8 @@ def test_traffic_at_a_desk_and_on_a_phone(world: Any, serving: Callable[..., Any
                 page = browser.new_page(viewport={"width": width, "height": height})
                 page.goto(service.url)
                 expect(page.locator("#rate")).to_have_text("–")
-                page.wait_for_function("Number(document.getElementById('rate').textContent) > 5")
-                page.wait_for_function(
-                    "document.querySelectorAll('#line polyline')[0].getAttribute('points').split(' ').length > 3"
-                )
+                expect(page.locator("#line polyline")).to_have_attribute("points", re.compile(r"(\S+ ){4}"))
+                expect(page.locator("#rate")).to_have_text(re.compile(r"^\d\d"))
                 expect(page.locator("#feed li.alert").first).to_be_visible()
                 page.screenshot(path=PICTURES / f"{name}.png")
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
