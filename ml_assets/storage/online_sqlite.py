@@ -110,7 +110,7 @@ class SqliteStore:
     def drop(self, prefix: bytes, until: int) -> int:
         """See `OnlineStore`."""
         dropped, after = 0, (prefix, b"")
-        end = prefix + b"\xff"
+        end = prefix[:-1] + bytes([prefix[-1] + 1])
         while True:
             with _plain_errors(self._file):
                 rows = self._connection.execute(
