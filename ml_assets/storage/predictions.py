@@ -141,11 +141,11 @@ class LogWriter:
         """All lines or none: what a full disk took of them is cut off again."""
         file = self.log.folder(day) / f"{self.name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab") as opened:
-            begin = opened.tell()
+        with file.open("ab", buffering=0) as opened:
+            begin, left = opened.seek(0, os.SEEK_END), memoryview(lines)
             try:
-                opened.write(lines)
-                opened.flush()
+                while left:
+                    left = left[opened.write(left) :]
                 if last:
                     os.fsync(opened.fileno())
             except OSError:
