@@ -3,10 +3,11 @@
     python benchmarks/serving.py [--seconds 4] [--runs 3] [--folder .bench]
     python benchmarks/serving.py --stacks
 
-The model has 300 trees; the bank 5,000 customers and 10,000 terminals, with 38 days of state in SQLite. With look-up the service is given raw
-payments, each a new one: it looks up the entities, computes the features, scores, keeps facts and answer in a commit, and logs. All others are
-given the features. Each server is started alone, with one worker and with two; 32 connections ask as fast as they are answered, and then
-half as often at a constant rate, of which the latencies are. The load comes from one process on the same cores. Medians of the runs.
+The model has 300 trees; the bank 5,000 customers and 10,000 terminals, with 38 days of state in SQLite. With look-up the service is given
+raw payments, each a new one: it looks up the entities, computes the features, scores, keeps facts and answer in a commit, and logs. All
+others are given the features. Each server is started alone, with one worker and with two; 32 connections ask as fast as they are
+answered, and then half as often at a constant rate, of which the latencies are. The load comes from one process on the same cores.
+Medians of the runs.
 
 The others live in environments of their own below `--folder`, made with the pinned requirements in `serving_peers/`. MLflow is `mlflow
 models serve` of the LightGBM flavour; BentoML and LitServe call `Booster.predict` with one thread, as their guides do. What comes back

@@ -444,7 +444,9 @@ def _as_http(error: Exception, case: str, path: str) -> HttpError:
         case StoreDownError():
             metrics.STORE_FAILURES.labels(case).inc()
             log.warning("%s: %s", case, error)
-            return HttpError(503, "store_down", "the online store does not answer; sent again, an event counts once", headers=[RETRY])
+            return HttpError(
+                503, "store_down", "the online store does not answer; sent again, an event counts once", headers=[RETRY]
+            )
         case NotReadyError():
             return HttpError(503, "not_ready", str(error), headers=[RETRY])
         case LogFullError():
