@@ -233,8 +233,13 @@ class Connection(HttpToolsProtocol):
         self._bytes_of_head += len(data)
         if self._in_head and self._bytes_of_head > MOST_BYTES_OF_HEAD:
             self._refuse(431, "too_large", f"the head of a request has at most {MOST_BYTES_OF_HEAD:,} bytes")
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(MOST_SECONDS, self._give_up)
+        else:
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_head and not self.transport.is_closing():  # a part of the next one came with the last
+            self._wait()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (logged already)
         """What is not HTTP. A whole request before it gets its answer first: it counts."""
@@ -249,6 +254,10 @@ class Connection(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         super().timeout_keep_alive_handler()
+
+    def _wait(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(MOST_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
         self._bytes_of_head = 0
