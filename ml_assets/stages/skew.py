@@ -27,19 +27,23 @@ SCORE = "score"
 
 
 def log_columns(case: UseCase) -> tuple[Column, ...]:
-    """Contract of the table `prediction_log`; features may be missing, as they are in a degraded score."""
+    """Contract of the table `prediction_log`; features may be missing, as they are in a degraded score: whole numbers become floats."""
+    as_numbers = {DType.INT64: DType.FLOAT64, DType.BOOL: DType.FLOAT64}
     features = (
-        Column(name=f"feature_{column.name}", dtype=column.dtype, unit=column.unit, nullable=True)
+        Column(name=f"feature_{column.name}", dtype=as_numbers.get(column.dtype, column.dtype), unit=column.unit, nullable=True)
         for column in case.features.columns
     )
     return (*HEAD_COLUMNS, *features)
 
 
 def logged_frame(case: UseCase, entries: Mapping[Day, Iterable[Mapping[str, Any]]]) -> pd.DataFrame:
-    """Entries of the log as the rows of `log_columns` and `day`; of one event the first answer, one with state before a degraded one."""
+    """Entries of the log as the rows of `log_columns` and `day`; of one event the first answer, one with state before a degraded one.
+
+    A feature that was not declared yet when an event was scored is missing.
+    """
     rows = [
         {name: entry[name] for name in (column.name for column in HEAD_COLUMNS)}
-        | {f"feature_{name}": entry["features"][name] for name in case.features.names}
+        | {f"feature_{name}": entry["features"].get(name) for name in case.features.names}
         | {"day": day}
         for day, of_day in entries.items()
         for entry in of_day
@@ -124,7 +128,7 @@ def _difference(name: str, ids: pd.Series, online: pd.Series, offline: pd.Series
         return None
     differs = np.flatnonzero(~same)
     numeric = pd.api.types.is_numeric_dtype(online)
-    gaps = (online.iloc[differs] - offline.iloc[differs]).abs() if numeric else pd.Series(dtype="float64")
+    gaps = (online.iloc[differs] - offline.iloc[differs].astype("float64")).abs() if numeric else pd.Series(dtype="float64")
     return Difference(
         column=name,
         events=len(differs),
