@@ -134,7 +134,7 @@ def test_the_graph_shows_every_asset_of_the_case(page: Page, show: Callable[[str
     groups = ",".join(f"global@global:flight_delays/{group}" for group in GROUPS)
     chosen = requests.utils.quote('key:"flight_delays/*"', safe="")  # all cases at once do not fit into a window
     window = page.viewport_size
-    page.set_viewport_size({"width": 2000, "height": 1700})  # what lies outside the window is not drawn
+    page.set_viewport_size({"width": 3000, "height": 4000})  # what lies outside the window is not drawn
     show(f"/asset-groups~{chosen}/?expanded={requests.utils.quote(groups, safe='')}")
 
     names = {key.path[-1] for key in defs.resolve_asset_graph().get_all_asset_keys() if key.path[0] == "flight_delays"}
