@@ -37,13 +37,13 @@ class OnlineStore(Protocol):
     """What is kept for one use case. Every method raises `StoreDownError` where the store cannot be reached."""
 
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """For each key with records, all of them one after the other, by id."""
+        """For each key with records, all of them one after the other, in any order."""
 
     def answers(self, ids: Sequence[str]) -> dict[str, bytes]:
         """What was answered about these events; one that was never scored is left out."""
 
     def keep(self, facts: Iterable[Fact], answers: Sequence[Answer] = (), *, replace: bool) -> dict[str, bytes]:
-        """Files facts and answers, all or nothing. Answers that were there before stay, and are returned by id.
+        """Files facts and answers, all or nothing. Answers that were there before stay, and those that say something else are returned.
 
         Args:
             replace: whether a fact takes the place of one with the same key and id, or leaves it.

@@ -3,6 +3,7 @@
 How durable it is, is up to the server: with `appendonly yes` and `appendfsync everysec` it may lose a second when its machine dies.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ _WAIT_SECONDS = 1.0
 _UNTIL_BYTES = 8
 _RECENT = 200
 _AT_ONCE = 500
+_PATTERN = re.compile(rb"[\\*?\[\]^]")
+"""What means something else in a pattern of keys."""
 
 
 class ValkeyStore:
@@ -25,12 +28,20 @@ class ValkeyStore:
     def __init__(self, address: str, case: str) -> None:
         self._prefix = f"ml_assets:{case}:".encode()
         self._ids, self._recent, self._notes = (self._prefix + name for name in (b"answered", b"recent", b"notes"))
-        url = address.replace("valkeys://", "rediss://").replace("valkey://", "redis://")
-        self._address = url.rsplit("@", 1)[-1]  # without a password
+        url = address.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+        self._address = url.rsplit("@", 1)[-1].split("?", 1)[0]  # without a password, which may stand in either place
         # Whatever is sent again has the same effect: the first attempt of a connection that the server has closed is lost.
-        self._server: Any = redis.Redis.from_url(  # its types know nothing of bytes alone
-            url, socket_timeout=_WAIT_SECONDS, socket_connect_timeout=_WAIT_SECONDS, retry=Retry(NoBackoff(), 1)
-        )
+        # One that waited in vain is not made again: it would wait twice.
+        retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        try:
+            self._server: Any = redis.Redis.from_url(  # its types know nothing of bytes alone
+                url, socket_timeout=_WAIT_SECONDS, socket_connect_timeout=_WAIT_SECONDS, retry=retry
+            )
+        except ValueError:  # it cites what it takes for a port, and that may be a password
+            raise ValueError(
+                "the address of the online store cannot be understood: expected redis://:password@host:6379/0, where / ? # @ and % of a "
+                "password are written %2F %3F %23 %40 and %25"
+            ) from None
 
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """See `OnlineStore`."""
@@ -64,7 +75,7 @@ class ValkeyStore:
                 file = pipeline.hset if replace else pipeline.hsetnx
                 file(self._key(fact.key), fact.id, fact.until.to_bytes(_UNTIL_BYTES, "big", signed=True) + fact.record)
             before = pipeline.execute()[: len(answers)]
-        return {answer.id: body for answer, body in zip(answers, before, strict=True) if body is not None}
+        return {answer.id: body for answer, body in zip(answers, before, strict=True) if body not in (None, answer.body)}
 
     def recent(self, count: int) -> list[bytes]:
         """See `OnlineStore`."""
@@ -89,7 +100,7 @@ class ValkeyStore:
         """See `OnlineStore`."""
         dropped = 0
         with self._plain_errors():
-            for key in self._server.scan_iter(match=self._key(prefix) + b"*", count=_AT_ONCE):
+            for key in self._server.scan_iter(match=_PATTERN.sub(rb"\\\g<0>", self._key(prefix)) + b"*", count=_AT_ONCE):
                 old = [
                     id
                     for id, value in self._server.hgetall(key).items()
