@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from ml_assets.serving.http import MOST_BYTES
 from ml_assets.serving.scorer import Scorer
+from ml_assets.stages.clean import PATTERNS
 from ml_assets.stages.intake import EPOCH, MICROSECOND, MOST_TEXT
 from ml_assets.stages.online_features import ID_BYTES
 from ml_assets.stages.online_state import SINCE_EVER
@@ -19,9 +20,8 @@ _SPACE = r"[\s\u001c-\u001f\u0085]"
 _NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"
 _DIGITS = 18
 _NUMBERS_IN_TEXT: Mapping[DType, str] = {
-    DType.INT64: rf"-?[0-9]{{1,{_DIGITS}}}",
-    DType.FLOAT64: r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?",
-    DType.BOOL: r"([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][SsſS][Ee]|1|0)",
+    **{dtype: PATTERNS[dtype].removeprefix("^").removesuffix("$") for dtype in (DType.INT64, DType.FLOAT64)},
+    DType.BOOL: "([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ssſ][Ee]|1|0)",  # "whatever the case" is not known to JSON Schema
 }
 _NUMBERS: Mapping[DType, Json] = {
     DType.INT64: {"type": "integer", "format": "int64"},
