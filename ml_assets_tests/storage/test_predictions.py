@@ -130,3 +130,51 @@ def test_a_kill_loses_no_more_than_the_last_moments(log: PredictionLog) -> None:
     found = ids(log, DAY)
     assert found == list(range(len(found)))
     assert len(found) > told - 100
+
+
+ROOM_AGAIN = """
+import resource, sys, time
+from pathlib import Path
+from ml_assets.storage import predictions
+from ml_assets.storage.predictions import LogFullError, LogWriter, PredictionLog
+predictions.MOST_WAITING = 300
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+writer = LogWriter(log=PredictionLog(root=Path(sys.argv[1]), case="case"), name="full")
+taken = refused = 0
+while not refused:
+    try:
+        writer.require_room()
+    except LogFullError as error:
+        assert "300 scores wait" in str(error) and "File too large" in str(error), error
+        refused += 1
+    else:
+        writer.add([("2018-05-20", b'{"event_id": %d}' % taken)])
+        taken += 1
+        time.sleep(0.001)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+end = time.monotonic() + 5
+while writer.waiting and time.monotonic() < end:
+    time.sleep(0.01)
+writer.require_room()
+print(taken)
+"""
+
+
+def test_when_there_is_room_again_everything_that_waited_is_written_by_itself(log: PredictionLog) -> None:
+    """Nobody closes anything: the process ends without a word."""
+    done = subprocess.run([sys.executable, "-c", ROOM_AGAIN, str(log.root)], check=True, timeout=30, stdout=subprocess.PIPE)
+    taken = int(done.stdout)
+    assert taken >= 300
+    assert ids(log, DAY) == list(range(taken))
+
+
+def test_a_log_that_cannot_be_written_is_told_when_it_is_closed(log: PredictionLog) -> None:
+    log.folder(DAY).parent.mkdir(parents=True)
+    log.folder(DAY).write_text("in the way")
+    writer = LogWriter(log=log, name="one")
+    writer.add([(DAY, line(1)), (OTHER, line(2))])
+    with pytest.raises(OSError, match=DAY):
+        writer.close()
+    log.folder(DAY).unlink()
+    writer.close()
+    assert (ids(log, DAY), ids(log, OTHER)) == ([1], [2])
