@@ -1,20 +1,26 @@
 """What every use case must declare. A fault names the declaration, the column that it refers to, and where to add it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import astuple, replace
 from datetime import date, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.sources.files import PROVENANCE
+from ml_assets.stages.clean import clean
 from ml_assets.stages.features import columns_of
+from ml_assets.stages.ingest import ingested
+from ml_assets.stages.intake import InvalidRowError, RowIntake, Taken
+from ml_assets.stages.online_features import ID_BYTES, kept_of
 from ml_assets.stages.search import DEFAULTS
-from ml_assets.use_case import AlertShare, Column, DType, Label, Range, Reported, Slice, Table, UseCase, day_range
+from ml_assets.use_case import AlertShare, Column, DType, Label, Range, Reported, Slice, Table, UseCase, day_range, shift
 from ml_assets.use_cases import USE_CASES, configured, find
 
 every_case = pytest.mark.parametrize("case", USE_CASES, ids=lambda case: case.name)
@@ -120,6 +126,14 @@ def facts_are_sound(case: UseCase) -> Faults:
             yield from known_in_time(table, fact.value, fact.known_at, where)
             for entity in each.entities:
                 yield from entity_is_sound(case, table, entity, fact.known_at, where)
+
+
+def rows_are_taken_in(case: UseCase) -> Faults:
+    """By the online scorer: events, and what features look back on."""
+    for name in (case.events, *kept_of(case)):
+        table = case.table(name)
+        if table.daily and table.intake is None:
+            yield f"table {name!r} takes no single rows, but features look back on it: add `intake=Intake(day=…)` to it"
 
 
 def latest_are_sound(case: UseCase) -> Faults:
@@ -333,6 +347,7 @@ RULES: tuple[Callable[[UseCase], Faults], ...] = (
     search_is_sound,
     investigation_is_sound,
     calendar_is_sound,
+    rows_are_taken_in,
 )
 
 
@@ -373,6 +388,48 @@ def test_the_case_is_found_by_its_name(case: UseCase) -> None:
     assert [each.name for each in USE_CASES].count(case.name) == 1
     assert case.name.isidentifier()
     assert case.name == case.name.lower()
+
+
+@every_case
+def test_rows_of_a_real_day_are_taken_in_one_by_one_as_they_are_cleaned_together(case: UseCase, tmp_path: Path) -> None:
+    """Those of tables with a `derive` for one row, and the ids of everything that is kept of a table."""
+    settings = {"ML_ASSETS_ROOT": str(tmp_path), "ML_ASSETS_CARD_FRAUD_CUSTOMERS": "300", "ML_ASSETS_CARD_FRAUD_TERMINALS": "600"}
+    day = shift(case.start, 30)
+    kept = kept_of(case)
+    for table in find(case.name, settings).daily_tables:
+        raw = ingested(table.source(settings).read([day]), table, [day])
+        cleaned = clean(raw, table)
+        assert len(cleaned.rows) > 20, "a real day"
+        if table.name in kept:
+            ids = kept[table.name].records(cleaned.rows)["id"].tolist()
+            assert len(set(ids)) == len(cleaned.rows)
+            assert all(0 < len(id) <= ID_BYTES for id in ids)
+        if table.intake is not None and table.intake.derive is not None:
+            names = [column.name for column in table.columns]
+            together = [as_taken(row) for row in cleaned.rows[names].to_dict("records")]
+            taken, refused = taken_one_by_one(RowIntake(table), raw)
+            assert {found.day for found in taken} == {day}
+            assert [found.row for found in taken] == together
+            assert refused == len(cleaned.rejected)
+
+
+def taken_one_by_one(intake: RowIntake, raw: pd.DataFrame) -> tuple[list[Taken], int]:
+    """The first row of each key, and how many there are of the others."""
+    names = [column.name for column in intake.table.delivered if column.name in raw]
+    found: dict[Any, Taken] = {}
+    for content in raw[names].to_dict("records"):
+        try:
+            taken = intake.take({str(name): None if pd.isna(value) else value for name, value in content.items()})
+        except InvalidRowError:
+            continue
+        found.setdefault(tuple(taken.row[name] for name in intake.table.key), taken)
+    return list(found.values()), len(raw) - len(found)
+
+
+def as_taken(row: dict[Hashable, Any]) -> dict[str, Any]:
+    """Instants in microseconds, None for what is missing."""
+    plain = {str(name): None if pd.isna(value) else value for name, value in row.items()}
+    return {name: value.value // 1000 if isinstance(value, pd.Timestamp) else value for name, value in plain.items()}
 
 
 def test_settings_make_all_cases_at_once_as_they_make_each() -> None:
@@ -508,6 +565,10 @@ UNKNOWN = Slice(column="nobody", minimum_rows=1)
         (searching(REPORTED, lightgbm=(Range(name="nobody", low=1, high=2),)), search_is_sound, ["begins with None"]),
         (searching(REPORTED, logistic=(Range(name="inverse_penalty", low=0, high=9, log=True),)), search_is_sound, ["above 0"]),
         (changed(REPORTED, "investigation", entity="nobody"), investigation_is_sound, ["'nobody'", "`entities` of the label"]),
+        *(
+            (with_table(case, name, intake=None), rows_are_taken_in, [repr(name), "add `intake=Intake(day=…)`"])
+            for case, name in [(CASE, CASE.events), (REPORTED, REPORTED.events), (REPORTED, TOLD.table)]
+        ),
         (changed(REPORTED, "investigation", top=0), investigation_is_sound, ["one entity a day"]),
     ],
     ids=lambda value: getattr(value, "__name__", None) if callable(value) else "",

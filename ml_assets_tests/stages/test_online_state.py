@@ -172,6 +172,17 @@ def test_records_that_are_missing_are_found(bank: Bank, full: OnlineStore, tmp_p
     assert f"{sampled} of {min(20, len(ids)) * 3} records are not there" in found[day][0]
 
 
+def test_a_record_that_is_not_as_the_row_says_is_found(bank: Bank, full: OnlineStore) -> None:
+    rows = bank.rows(DAYS[20:22])
+    other = rows["transactions"]["amount_cents"].where(rows["transactions"]["day"] == DAYS[20], 1)
+    changed = rows | {"transactions": rows["transactions"].assign(amount_cents=other)}
+    found = online_state.loading_findings(bank.case, full, changed, DAYS[20:22])
+    assert {day: [each.passed for each in of_day] for day, of_day in found.items()} == {
+        DAYS[20]: [True, True],
+        DAYS[21]: [False, True],
+    }
+
+
 def told_of(bank: Bank, ids: list[str]) -> list[Day]:
     """The days on which payments were reported, whose records went, too."""
     rows = bank.tables["chargebacks"]
