@@ -17,6 +17,7 @@ import pandas as pd
 from ml_assets.stages import online_state
 from ml_assets.stages.features import columns_of, compute
 from ml_assets.stages.model import Model
+from ml_assets.stages.online_features import layout
 from ml_assets.stages.package import files_of, manifest_of
 from ml_assets.stages.train import Candidate, Recipe, fit
 from ml_assets.stages.windows import ratio
@@ -53,6 +54,7 @@ SERVED = shift(LOADED[-1], 1)
 WORLD = World(seed=1)
 TREES = 300
 ALERTS = 0.01
+MADE = "made-of.txt"
 SECONDS_BETWEEN = 0.2
 """Of event time: 432,000 events fit into the day that is served."""
 
@@ -105,8 +107,10 @@ class Bank:
         return self.folder / "model.txt"
 
     @property
-    def state(self) -> Path:
-        return self.folder / "online"
+    def complete(self) -> bool:
+        """Whether it was made whole, by this code, and the state is kept as it is now."""
+        made = self.folder / MADE
+        return made.exists() and made.read_text() == _made_of()
 
     @cached_property
     def rows(self) -> list[dict[str, float | None]]:
@@ -126,8 +130,9 @@ class Bank:
 
 def make(folder: Path) -> Bank:
     """Simulates, trains, loads."""
-    from features import clean_tables, simulated
+    from features import clean_tables, simulated  # the benchmark beside this folder; servers do not need it
 
+    folder.mkdir()
     of = case()
     made = simulated(WORLD, [*LOADED, SERVED])
     tables = clean_tables(made)
@@ -137,7 +142,7 @@ def make(folder: Path) -> Bank:
     frauds = set(made.loc[made["fraud"] == 1, "transaction_id"])
     _deploy(of, folder, learned, learned["event_id"].isin(frauds).to_numpy(dtype=np.float64))
     state = {name: rows[rows["day"].isin(LOADED)] for name, rows in tables.items()}
-    with closing(open_store(str(folder / "online"), of.name)) as store:
+    with closing(open_store(str(folder / "online"), of.name, create=True)) as store:
         online_state.load_days(of, store, state, dict.fromkeys(LOADED, "loaded"))
         store.tidy()
     some = served[list(NAMES)].sample(1000, random_state=0).astype(object)
@@ -145,7 +150,12 @@ def make(folder: Path) -> Bank:
     asked = made[made["day"] == SERVED].sample(frac=1, random_state=0)
     rest = asked[["customer_id", "terminal_id", "amount", "terminal_x", "terminal_y"]].to_dict("records")
     (folder / "payments.json").write_text(json.dumps([json.dumps(each, separators=(",", ":"))[1:] for each in rest]))
+    (folder / MADE).write_text(_made_of())
     return Bank(folder=folder)
+
+
+def _made_of() -> str:
+    return f"{layout(case())}\n{Path(__file__).read_text()}"
 
 
 def _deploy(of: UseCase, folder: Path, rows: pd.DataFrame, labels: npt.NDArray[np.float64]) -> None:

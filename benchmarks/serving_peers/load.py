@@ -1,8 +1,6 @@
 """Load over HTTP/1.1: as many requests as connections take, or so many a second whatever the answers take.
 
-    python load.py < asked  > answered     (JSON, see `Asked` and `Answered`)
-
-One process, plain sockets, requests made before they are sent. An answer counts when its status is 200; whatever else happens is an
+Plain sockets in one process, requests made before they are sent. An answer counts when its status is 200; whatever else happens is an
 error. With a rate, a request is due at its time, waits for a free connection if there is none, and its latency counts from when it was due:
 a server that stalls cannot slow down what is asked of it.
 """

@@ -1,13 +1,10 @@
-"""BentoML: a service with one method, as its guide for tabular models has it. Told by the environment: MODEL, WORKERS, INPUTS."""
+"""BentoML: a service with one method on arrays, as its guide for XGBoost has it. It is told MODEL and WORKERS by the environment."""
 
 import os
-from typing import Any
 
 import bentoml
 import lightgbm as lgb
 import numpy as np
-
-INPUTS = os.environ["INPUTS"].split(",")
 
 
 @bentoml.service(workers=int(os.environ["WORKERS"]))
@@ -16,6 +13,5 @@ class Scorer:
         self.booster = lgb.Booster(model_file=os.environ["MODEL"])
 
     @bentoml.api
-    def predict(self, features: dict[str, Any]) -> dict[str, float]:
-        row = np.array([[features[name] for name in INPUTS]], dtype=np.float64)
-        return {"score": float(self.booster.predict(row, num_threads=1)[0])}
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        return self.booster.predict(rows, num_threads=1)

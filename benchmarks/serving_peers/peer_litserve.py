@@ -1,6 +1,8 @@
-"""LitServe: an API of its four steps, as its guide has it.
+"""LitServe: an API of its four steps.
 
-python peer_litserve.py MODEL.txt PORT WORKERS INPUTS
+    python peer_litserve.py MODEL.txt PORT WORKERS
+
+As many processes that speak HTTP as processes that score, which is the default.
 """
 
 import sys
@@ -10,8 +12,7 @@ import lightgbm as lgb
 import litserve as ls
 import numpy as np
 
-MODEL, PORT, WORKERS, NAMES = sys.argv[1:]
-INPUTS = NAMES.split(",")
+MODEL, PORT, WORKERS = sys.argv[1:]
 
 
 class Scorer(ls.LitAPI):
@@ -19,7 +20,7 @@ class Scorer(ls.LitAPI):
         self.booster = lgb.Booster(model_file=MODEL)
 
     def decode_request(self, request: dict[str, Any]) -> Any:
-        return np.array([[request["features"][name] for name in INPUTS]], dtype=np.float64)
+        return np.array([request["row"]], dtype=np.float64)
 
     def predict(self, row: Any) -> float:
         return float(self.booster.predict(row, num_threads=1)[0])

@@ -1,17 +1,15 @@
-"""MLflow: the model saved in its LightGBM flavour, for `mlflow models serve`, which knows nothing of this file.
+"""MLflow: the model in its LightGBM flavour, for `mlflow models serve`.
 
-python peer_mlflow.py MODEL.txt FOLDER INPUTS
+    python peer_mlflow.py MODEL.txt FOLDER
+
+Without a signature, since to enforce one takes four times as long as the rest of a request: 243 against 1,174 requests a second.
 """
 
 import sys
 
 import lightgbm as lgb
 import mlflow.lightgbm
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
 
 if __name__ == "__main__":
-    model, folder, inputs = sys.argv[1:]
-    # With its types declared, a missing number may be null.
-    signature = ModelSignature(inputs=Schema([ColSpec("double", name) for name in inputs.split(",")]))
-    mlflow.lightgbm.save_model(lgb.Booster(model_file=model), folder, signature=signature, pip_requirements=[])
+    model, folder = sys.argv[1:]
+    mlflow.lightgbm.save_model(lgb.Booster(model_file=model), folder, pip_requirements=[])

@@ -1,10 +1,13 @@
 """Other HTTP stacks for the same job with the same fast path of LightGBM: 25 features in, a score out.
 
-python stacks.py NAME MODEL.txt PORT INPUTS
+    python stacks.py STACK MODEL.txt PORT WORKERS
+
+Imports of a stack are where it is used: they must not cost the others anything.
 """
 
 import ctypes
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightgbm as lgb
@@ -12,7 +15,7 @@ import msgspec
 import numpy as np
 from lightgbm.basic import _LIB
 
-NAME, MODEL, PORT, NAMES = sys.argv[1:] if len(sys.argv) > 4 else ("", "", "0", "")
+QUIET: Mapping[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False, "date_header": False}
 
 
 class SingleRow:
@@ -33,11 +36,15 @@ class SingleRow:
         return self.result.value
 
 
-def scorer() -> Any:
-    inputs, predict = NAMES.split(","), SingleRow(lgb.Booster(model_file=MODEL))
+Score = Callable[[dict[str, float | None]], dict[str, Any]]
+
+
+def scorer(model: str) -> Score:
+    booster = lgb.Booster(model_file=model)
+    names, predict = booster.feature_name(), SingleRow(booster)
 
     def score(features: dict[str, float | None]) -> dict[str, Any]:
-        found = predict([float("nan") if (value := features[name]) is None else value for name in inputs])
+        found = predict([float("nan") if (value := features[name]) is None else value for name in names])
         return {"score": found, "alert": found >= 0.1, "threshold": 0.1, "model_version": "2018-05-09-0123456789ab"}
 
     return score
@@ -47,12 +54,15 @@ class Given(msgspec.Struct):
     features: dict[str, float | None]
 
 
-def fastapi_on_uvicorn() -> None:
+decode, encode = msgspec.json.Decoder(Given).decode, msgspec.json.Encoder().encode
+
+
+def fastapi(score: Score, port: int) -> None:
     import uvicorn
     from fastapi import FastAPI
     from pydantic import BaseModel
 
-    app, score = FastAPI(), scorer()
+    app = FastAPI()
 
     class Request(BaseModel):
         features: dict[str, float | None]
@@ -67,70 +77,73 @@ def fastapi_on_uvicorn() -> None:
     async def answer(request: Request) -> Answer:
         return Answer(**score(request.features))
 
-    uvicorn.run(app, port=int(PORT), log_level="warning", access_log=False)
+    uvicorn.run(app, port=port, **QUIET)
 
 
-def starlette_on_uvicorn() -> None:
+def starlette(score: Score, port: int) -> None:
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
 
-    decode, encode, score = msgspec.json.Decoder(Given).decode, msgspec.json.Encoder().encode, scorer()
-
     async def answer(request: Request) -> Response:
         return Response(encode(score(decode(await request.body()).features)), media_type="application/json")
 
-    uvicorn.run(Starlette(routes=[Route("/", answer, methods=["POST"])]), port=int(PORT), log_level="warning", access_log=False)
+    uvicorn.run(Starlette(routes=[Route("/", answer, methods=["POST"])]), port=port, **QUIET)
 
 
-def litestar_app() -> Any:
+def in_litestar(score: Score) -> Any:
     from litestar import Litestar, post
-
-    score = scorer()
 
     @post("/", status_code=200, sync_to_thread=False)
     def answer(data: Given) -> dict[str, Any]:
         return score(data.features)
 
-    return Litestar([answer], openapi_config=None)
+    return Litestar([answer])
 
 
-def litestar_on_uvicorn() -> None:
+def litestar(score: Score, port: int) -> None:
     import uvicorn
 
-    uvicorn.run(litestar_app(), port=int(PORT), log_level="warning", access_log=False)
+    uvicorn.run(in_litestar(score), port=port, **QUIET)
 
 
-def litestar_on_granian() -> None:
+def litestar_granian(score: Score, port: int) -> None:
+    on_granian(in_litestar(score), port)
+
+
+def on_granian(app: Any, port: int) -> None:
     import asyncio
 
+    import uvloop
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
-    asyncio.run(Server(litestar_app(), port=int(PORT), interface=Interfaces.ASGI).serve())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Server(app, port=port, interface=Interfaces.ASGI).serve())
 
 
-def robyn() -> None:
+def robyn(score: Score, port: int) -> None:
     from robyn import Request, Response, Robyn
 
-    app, decode, encode, score = Robyn(__file__), msgspec.json.Decoder(Given).decode, msgspec.json.Encoder().encode, scorer()
+    app = Robyn(__file__)
 
     @app.post("/")
     async def answer(request: Request) -> Response:
         body = encode(score(decode(request.body).features)).decode()
         return Response(status_code=200, headers={"content-type": "application/json"}, description=body)
 
-    app.start(host="127.0.0.1", port=int(PORT))
+    app.start(host="127.0.0.1", port=port)
 
 
-def plain_on_uvicorn() -> None:
-    import uvicorn
-
-    decode, encode, score = msgspec.json.Decoder(Given).decode, msgspec.json.Encoder().encode, scorer()
-
-    async def app(_scope: Any, receive: Any, send: Any) -> None:
+def plain_asgi(score: Score) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            await send({"type": message["type"] + ".complete"})
+            return
         body, more = b"", True
         while more:
             message = await receive()
@@ -140,17 +153,22 @@ def plain_on_uvicorn() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": found})
 
-    uvicorn.run(app, port=int(PORT), log_level="warning", access_log=False, lifespan="off", server_header=False, date_header=False)
+    return app
 
 
-STACKS = {
-    "FastAPI, uvicorn": fastapi_on_uvicorn,
-    "Starlette, msgspec, uvicorn": starlette_on_uvicorn,
-    "Litestar, msgspec, uvicorn": litestar_on_uvicorn,
-    "Litestar, msgspec, granian": litestar_on_granian,
-    "robyn, msgspec": robyn,
-    "plain ASGI, msgspec, uvicorn": plain_on_uvicorn,
-}
+def plain(score: Score, port: int) -> None:
+    import uvicorn
+
+    uvicorn.run(plain_asgi(score), port=port, **QUIET)
+
+
+def plain_granian(score: Score, port: int) -> None:
+    on_granian(plain_asgi(score), port)
+
+
+STACKS = (fastapi, starlette, litestar, litestar_granian, robyn, plain, plain_granian)
 
 if __name__ == "__main__":
-    STACKS[NAME]()
+    name, model, port, _workers = sys.argv[1:]
+    sys.argv[1:] = []  # robyn reads what is left
+    {stack.__name__: stack for stack in STACKS}[name](scorer(model), int(port))

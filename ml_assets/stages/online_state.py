@@ -6,6 +6,7 @@ Belongs here: the meaning of the store's notes. Does not: the store (`storage.on
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ SILENCE = timedelta(days=1)
 ANSWERS_KEPT = timedelta(days=7)
 """How long an event that is sent again gets the answer that it got."""
 SINCE_EVER = -(2**62)
-_AT_ONCE = 20_000
+_AT_ONCE = 5_000
 
 
 class OtherLayoutError(ValueError):
@@ -44,7 +45,7 @@ def load_days(case: UseCase, store: OnlineStore, rows: Mapping[str, pd.DataFrame
     store.note({LAYOUT: layout(case)})
     filed = {}
     for name, kept in kept_of(case).items():
-        facts = list(_facts(kept, rows[name]))
+        facts = sorted(_facts(kept, rows[name]), key=itemgetter(0, 1))  # a store takes neighbours in a third of the time
         for start in range(0, len(facts), _AT_ONCE):
             store.keep(facts[start : start + _AT_ONCE], replace=True)
         filed[name] = len(facts)
