@@ -106,6 +106,7 @@ class Scorer:
         self._numeric = [column.name for column in self.case.features.columns if column.dtype is not DType.STRING]
         self._encode = msgspec.json.Encoder().encode
         self._waiting: list[tuple[Asked, asyncio.Future[bytes]]] = []
+        self._waited_for = 0
         self._down_until, self._down = 0.0, ""
         self._kept = self.features.kept.get(self.case.events)
         self._own_places = [(table, entity) for table, entity in self.features.places if table == self.case.events]
@@ -200,7 +201,12 @@ class Scorer:
         return [entries[place] for place in range(len(asked))]
 
     def _flush(self) -> None:
-        """Everything that waits; what comes meanwhile waits for the next time."""
+        """Everything that waits, once nothing more comes with it; what comes meanwhile waits for the next time."""
+        if self._waited_for < len(self._waiting) < MOST_AT_ONCE:
+            self._waited_for = len(self._waiting)
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
+        self._waited_for = 0
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), MOST_AT_ONCE):
             some = [(asked, future) for asked, future in waiting[start : start + MOST_AT_ONCE] if not future.done()]

@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 
 
 class Fact(NamedTuple):
-    """A record filed under a key, one for each id. `until` is when the last of it becomes known."""
+    """A record filed under a key, one for each id. `until` is when the last of it becomes known.
+
+    Of the records of a key, all have their id in them or none has: then a store need not look for one that cannot be there.
+    """
 
     key: bytes
     id: bytes

@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.1
 _MOST_AT_ONCE = 256
 """Parameters of one statement; and rows of one transaction that drops or folds, so that writers wait for a millisecond or two."""
 _MOST_KEYS_REPLACED = 1000
-_MOST_IN_JOURNAL = 50_000
+_MOST_IN_JOURNAL = 100_000
 """Facts that are not in the tables: so many are worth the pages that they touch there."""
 _BREATH_SECONDS = 0.001
 _BEFORE_ALL = -(2**62)
@@ -282,7 +282,7 @@ class SqliteStore:
         for fact in facts:
             if fact.id not in memory.in_journal(fact.key, folded):
                 distinct.setdefault((fact.key, fact.id), fact)
-        return [fact for fact in distinct.values() if not self._in_tables(fact.key, fact.id)]
+        return [fact for fact in distinct.values() if memory.is_new(fact) or not self._in_tables(fact.key, fact.id)]
 
     def _in_tables(self, key: bytes, id: bytes) -> bool:
         return self._connection.execute("SELECT 1 FROM facts WHERE key = ? AND id = ?", (key, id)).fetchone() is not None
@@ -290,11 +290,8 @@ class SqliteStore:
     def _said(self, answers: Sequence[Answer], memory: Memory) -> dict[str, bytes]:
         """What was answered before about the same events. Since `answers` was asked, only the journal can have become longer."""
         ids = [answer.id for answer in answers]
-        if self._unanswered.issuperset(ids):
-            places = memory.answered_in_journal(ids, self._folded())
-        else:
-            places = self._places(ids, memory)
-        return self._bodies(places)
+        known_before = self._unanswered.issuperset(ids)
+        return self._bodies(memory.answered_in_journal(ids, self._folded()) if known_before else self._places(ids, memory))
 
     def _places(self, ids: Sequence[str], memory: Memory) -> dict[str, Place]:
         found = memory.answered_in_journal(ids, self._folded())
