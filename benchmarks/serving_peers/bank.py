@@ -74,7 +74,7 @@ def row(columns: Arrays) -> dict[str, npt.NDArray[Any]]:
     }
     for days in DAYS:
         frauds, settled = (columns[f"{fact}_count_{window[days]}_by_terminal_id"] for fact in ("fraud", "settled"))
-        found[f"terminal_risk_{days}d"] = np.nan_to_num(ratio(frauds, settled))
+        found[f"terminal_risk_{days}d"] = ratio(frauds, settled, of_nothing=0.0)
     for days in (7, 30):
         others = columns[f"payment_count_{days}d_by_customer_id"] - 1
         earlier = np.rint(mean[days] * (others + 1)) - amount

@@ -49,6 +49,8 @@ log = logging.getLogger("ml_assets.serving")
 
 MOST_ROWS = 1000
 FEED_ROWS = 50
+FOLLOWED = 20
+"""How many times between two looks at everything else the online stores are followed."""
 REASONS = {"reasons": ("alerts", "always", "never"), "features": ("false", "true")}
 RETRY = (b"retry-after", b"1")
 OWN_PAGE = (
@@ -460,12 +462,14 @@ def _as_http(error: Exception, case: str, path: str) -> HttpError:
 async def keep_up(scorers: Sequence[Scorer], *, every: float) -> None:
     """What has to be done now and then: swap models, tell the metrics, remember what was seen."""
     while True:
-        await asyncio.sleep(every)
+        for _ in range(FOLLOWED):
+            await asyncio.sleep(every / FOLLOWED)
+            for scorer in scorers:
+                scorer.follow()
         cancel_late_bodies()
         metrics.tell()
         for scorer in scorers:
             try:
                 await scorer.keep_up()
-                scorer.look_at_state()  # whichever process dropped what is old: an event of then must not be scored without it
             except Exception as error:  # the next time may be better; until then scores go on
                 log.warning("%s: %s", scorer.case.name, error)

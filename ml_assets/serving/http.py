@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -198,10 +198,40 @@ async def refuse_upload(receive: Receive, send: Send, response: Response) -> Non
     await send({"type": "http.response.body", "body": b""})
 
 
+class _HeadWithBody:
+    """A transport that sends the head of an answer together with the first of its body: one system call instead of two."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head = transport, b""
+
+    def write(self, data: bytes) -> None:
+        """Of a head, keeps it for the body; uvicorn writes it whole."""
+        if self._head:
+            self._head, data = b"", self._head + data
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Sends a head that has no body."""
+        if self._head:
+            self._head, head = b"", self._head
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, which alone would wait for the head of a request for ever, and take in one of any length.
 
-    A request that is answered before its body has come has as much time for the rest of it as a head has.
+    A request that is answered before its body has come has as much time for the rest of it as a head has. Head and body of an answer leave
+    together.
     """
 
     _in_head = False
@@ -211,6 +241,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection on which nothing comes is as idle as one on which nothing comes any more."""
         super().connection_made(transport)
+        self._writer = _HeadWithBody(transport)
+        self.transport = cast(asyncio.Transport, self._writer)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -237,6 +269,7 @@ class Connection(HttpToolsProtocol):
             self._wait()
 
     def on_response_complete(self) -> None:
+        self._writer.flush()
         super().on_response_complete()
         if self._in_head and not self.transport.is_closing():  # a part of the next one came with the last
             self._wait()

@@ -8,8 +8,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -29,7 +29,6 @@ from ml_assets.stages.online_state import (
     SINCE_EVER,
     OtherLayoutError,
     dimension_key,
-    drop_old,
     require_layout,
 )
 from ml_assets.storage.online import Answer, Fact, OnlineStore, StoreDownError
@@ -45,7 +44,6 @@ AHEAD = timedelta(days=1)
 """How far after now an event may lie: clocks differ, but not by more."""
 FAIL_FAST_SECONDS = 0.5
 NOTHING_LOADED = 2**62
-DROPPED_UNTIL = "dropped_until"
 DECISIONS = 12
 MARK = b',"features":{'
 
@@ -92,8 +90,6 @@ class Scorer:
 
     case: UseCase
     store: OnlineStore
-    reopened: Callable[[], OnlineStore]
-    """The same store again, for a thread of its own."""
     in_force: InForce
     writer: LogWriter
     scored: Counter[str] = field(default_factory=Counter)
@@ -130,7 +126,7 @@ class Scorer:
             OSError: not all scores could be logged.
         """
         try:
-            self._tidy(self._seen_until)
+            self._note_seen()
         except StoreDownError as error:
             log.warning("%s: %s", self.case.name, error)
         self.store.close()
@@ -363,7 +359,12 @@ class Scorer:
         return [{name: getattr(decision, name) for name in names} for decision in reversed(decisions[-DECISIONS:])]
 
     async def keep_up(self) -> None:
-        """Swaps the model if another is deployed, notes what was seen, and lets the store tidy itself, off the path of requests."""
+        """Swaps the model if another is deployed, tells the metrics, and notes what was seen.
+
+        Raises:
+            StoreDownError: the store does not answer.
+            NotReadyError: it was filled for other features.
+        """
         if await asyncio.to_thread(self.in_force.look):
             metrics.SWAPS.labels(self.case.name).inc()
         for kind, count in self.scored.items():
@@ -371,19 +372,17 @@ class Scorer:
         self.scored.clear()
         metrics.STATE.labels(self.case.name).set(max(0, self._seen_until // 1_000_000))
         metrics.WAITING.labels(self.case.name).set(self.writer.waiting)
-        await asyncio.to_thread(self._tidy, self._seen_until)
+        self.look_at_state()  # from when on events are answered may be another time now
+        self._note_seen()
 
-    def _tidy(self, seen_until: int) -> None:
-        """In a thread and a connection of its own. Once a day of event time, what no window reaches any more is dropped."""
-        with closing(self.reopened()) as store:
-            noted = int(store.notes(SEEN_UNTIL).get(SEEN_UNTIL, SINCE_EVER))
-            if seen_until > noted:
-                store.note({SEEN_UNTIL: str(seen_until)})
-            dropped = int(store.notes(DROPPED_UNTIL).get(DROPPED_UNTIL, SINCE_EVER))
-            if seen_until - dropped > timedelta(days=1) // MICROSECOND and noted > SINCE_EVER:
-                store.note({DROPPED_UNTIL: str(seen_until)})
-                drop_old(self.case, store, seen_until)
-            store.tidy()
+    def follow(self) -> None:
+        """Takes note of what other processes scored."""
+        with suppress(StoreDownError):  # requests will say so
+            self.store.follow()
+
+    def _note_seen(self) -> None:
+        if self._seen_until > int(self.store.notes(SEEN_UNTIL).get(SEEN_UNTIL, SINCE_EVER)):
+            self.store.note({SEEN_UNTIL: str(self._seen_until)})
 
     # Whether it may be answered -----------------------------------------------------------------------------------------------
 

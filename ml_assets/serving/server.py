@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -10,16 +11,18 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
+from ml_assets.serving.listening import listener
 from ml_assets.serving.metrics_folder import FOLDER
 
 SETTINGS = "ML_ASSETS_SERVE"
@@ -53,6 +56,7 @@ def serve(settings: Settings) -> None:
     Raises:
         ValueError: it would let everybody in from other machines.
     """
+    from ml_assets.serving.keeper import keeping
     from ml_assets.serving.keys import list_keys
 
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not list_keys(settings.keys):
@@ -64,11 +68,12 @@ def serve(settings: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST_FILES, hard) if hard > 0 else MOST_FILES, hard))
     # uvicorn raises the signal that stopped it once more: by then everything is closed, and the exit code is 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with _counting_in_a_folder():
+    with _counting_in_a_folder(), keeping(settings.cases, settings.store, _LOGGING):
         os.environ[SETTINGS] = json.dumps(asdict(settings))
-        uvicorn.run(
+        config = uvicorn.Config(
             "ml_assets.serving.server:application",
             factory=True,
+            http="ml_assets.serving.http:Connection",
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
@@ -81,6 +86,14 @@ def serve(settings: Settings) -> None:
             h11_max_incomplete_event_size=64_000,
             backlog=4096,
         )
+        with contextlib.suppress(KeyboardInterrupt):
+            if settings.workers > 1:
+                Multiprocess(config, sockets=[listener(config)]).run()
+            else:
+                server = uvicorn.Server(config)
+                server.run()
+                if not server.started:
+                    sys.exit(STARTUP_FAILURE)
 
 
 @contextmanager
@@ -115,11 +128,9 @@ def build(settings: Settings) -> Any:
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
     scorers = {}
     for case in (find(each, os.environ) for each in settings.cases):
-        reopened: Callable[[], Any] = partial(open_store, settings.store, case.name)
         scorers[case.name] = Scorer(
             case=case,
-            store=reopened(),
-            reopened=reopened,
+            store=open_store(settings.store, case.name),
             in_force=InForce(case=case, models=ModelStore(root=root)),
             writer=LogWriter(log=PredictionLog(root=root, case=case.name), name=name),
         )
@@ -128,6 +139,7 @@ def build(settings: Settings) -> Any:
     async def started() -> None:
         for scorer in scorers.values():
             scorer.start()
+        _leave_alone_what_stays()
         tasks.append(asyncio.create_task(keep_up(list(scorers.values()), every=LOOK_EVERY_SECONDS)))
 
     async def stopped() -> None:
@@ -140,6 +152,13 @@ def build(settings: Settings) -> Any:
 
     share = settings.requests_a_second and settings.requests_a_second / settings.workers
     return App(scorers=scorers, keys=KeyRing(file=settings.keys, requests_a_second=share), started=started, stopped=stopped)
+
+
+def _leave_alone_what_stays() -> None:
+    """Modules and models are no garbage: to look through them takes 50 ms each time. What comes later is looked through less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 1000)
 
 
 _LOGGING: dict[str, Any] = {

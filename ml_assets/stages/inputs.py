@@ -73,6 +73,8 @@ def codes(frame: Frame, name: str, known: Sequence[str]) -> IntArray:
 
 def matrix(frame: Frame, names: Sequence[str], known: Mapping[str, Sequence[str]]) -> FloatArray:
     """Shape (rows, features), column by column; categories stand as their codes, nan where missing or unknown."""
+    if isinstance(frame, Columns) and not known:
+        return np.array([frame[name] for name in names], dtype=np.float64).T
     filled = np.empty((len(frame), len(names)), order="F")
     for column, name in enumerate(names):
         if name in known:

@@ -97,7 +97,7 @@ class RowIntake:
 
     def _typed(self, content: Mapping[str, Any]) -> dict[str, Any]:
         problems = [] if content.keys() <= self._names else list(self._unknown(content))
-        typed = dict(_kept(self._delivered, content, problems))
+        typed = _kept(self._delivered, content, problems)
         if problems:
             raise InvalidRowError(problems)
         return typed
@@ -142,7 +142,7 @@ class RowIntake:
         if reason := derived.get("reject_reason"):
             raise InvalidRowError([Problem(field="row", value=None, rule=reason)])
         problems: list[Problem] = []
-        row = dict(_kept(self._clean, derived, problems))
+        row = _kept(self._clean, derived, problems)
         if problems:
             raise InvalidRowError(problems)
         return row
@@ -163,15 +163,15 @@ def _each(
             problems[place] = error.problems
 
 
-def _kept(
-    columns: list[tuple[str, Callable[[Any], Any]]], content: Mapping[str, Any], problems: list[Problem]
-) -> Iterator[tuple[str, Any]]:
+def _kept(columns: list[tuple[str, Callable[[Any], Any]]], content: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    kept = {}
     for name, rules in columns:
         value = content.get(name)
         try:
-            yield name, rules(value)
+            kept[name] = rules(value)
         except ValueError as error:
             problems.append(Problem(field=name, value=value, rule=str(error)))
+    return kept
 
 
 def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:

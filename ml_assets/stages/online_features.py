@@ -195,7 +195,9 @@ class OnlineFeatures:
         kept = self.kept[table]
         gaps = value if kept.dtype[value] == np.float64 else ""
         of_entity = self._asked.setdefault((table, entity), {})
-        return of_entity.setdefault((known_at, gaps), _Series(known_at=known_at, gaps=gaps))
+        time = next(column for column in kept.table.columns if column.name == known_at)
+        missing = bool(gaps) or time.nullable or time.known_at is not None
+        return of_entity.setdefault((known_at, gaps), _Series(known_at=known_at, gaps=gaps, missing=missing))
 
     @property
     def places(self) -> Iterable[Place]:
@@ -315,12 +317,18 @@ class _Asked:
     at: Int64Array  # (m,) microseconds since the epoch
     ids: npt.NDArray[np.bytes_]  # (m,)
     first: Int64Array  # (m,) the least place of each event
+    nobody: npt.NDArray[np.bool_]  # (m,) False
     _before: dict[bytes, Int64Array] = field(default_factory=dict)
 
     @classmethod
     def of(cls, at: list[int], ids: list[bytes]) -> "_Asked":
         first = np.arange(len(at), dtype=np.int64) << _TIME_BITS
-        return cls(at=np.array(at, dtype=np.int64), ids=np.array(ids, dtype=f"S{ID_BYTES}"), first=first)
+        return cls(
+            at=np.array(at, dtype=np.int64),
+            ids=np.array(ids, dtype=f"S{ID_BYTES}"),
+            first=first,
+            nobody=np.zeros(len(at), dtype=bool),
+        )
 
     def before(self, ago: Int64Array) -> Int64Array:
         """The place of each event so long before it, shape (m, windows)."""
@@ -374,6 +382,8 @@ class _Series:
 
     known_at: str
     gaps: str
+    missing: bool
+    """Whether there are rows without a time or, in `gaps`, a value."""
     windows: list[_Windows] = field(default_factory=list)
     latest: list[Latest] = field(default_factory=list)
 
@@ -384,13 +394,14 @@ class _Series:
             first: the least place of the event whose record it is, shape (n,), ascending.
             own_table: whether these are rows of events: of what has the time of an event, only ids up to its own count.
         """
-        times, nobody = records[self.known_at], np.zeros(len(asked.at), dtype=bool)
-        there = times != NEVER
-        if self.gaps:
-            there &= ~np.isnan(records[self.gaps])
-        if not there.all():
-            records, first = records[there], first[there]
-            times = records[self.known_at]
+        times, nobody = records[self.known_at], asked.nobody
+        if self.missing:
+            there = times != NEVER
+            if self.gaps:
+                there &= ~np.isnan(records[self.gaps])
+            if not there.all():
+                records, first = records[there], first[there]
+                times = records[self.known_at]
         places, order = first + _within_an_event(times), None
         if (places[1:] <= places[:-1]).any():
             order = places.argsort(kind="stable")
@@ -407,9 +418,11 @@ class _Series:
                 found: npt.NDArray[Any] = ids[ends - 1 if order is None else order[ends - 1]]
                 return found
 
-            while (later := (ends > 0) & (places[ends - 1] == now) & (last() > asked.ids)).any():
+            while (now_too := (ends > 0) & (places[ends - 1] == now)).any():
+                if not (later := now_too & (last() > asked.ids)).any():
+                    own = now_too & (last() == asked.ids)
+                    break
                 ends -= later
-            own = (ends > 0) & (places[ends - 1] == now) & (last() == asked.ids)
         return _Known(asked=asked, records=records, order=order, times=times, places=places, ends=ends, own=own)
 
     def answers(self, known: _Known) -> Iterator[tuple[str, npt.NDArray[Any]]]:

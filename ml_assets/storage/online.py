@@ -52,6 +52,9 @@ class OnlineStore(Protocol):
             replace: whether a fact takes the place of one with the same key and id, or leaves it.
         """
 
+    def follow(self) -> None:
+        """Takes note of what other processes wrote, many times a second, so that the next request need not take note of all of it."""
+
     def recent(self, count: int) -> list[bytes]:
         """The latest answers, newest first."""
 

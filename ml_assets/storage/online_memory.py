@@ -15,7 +15,10 @@ from ml_assets.storage.online import Fact
 _MOST_BYTES = 256 << 20
 _OVERHEAD = 120
 """Bytes that an entity takes beside its key and records."""
-_MOST_AT_ONCE = 500
+_MOST_AT_ONCE = 100
+_SEQUENCE_BYTES = 8
+_NUMBER_BITS = 20
+_MOST_NUMBER = (1 << _NUMBER_BITS) - 1
 
 
 class Entry(msgspec.Struct, array_like=True):
@@ -41,39 +44,53 @@ decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Memory:
-    """Of one process. `until` is the last entry of the journal that it knows; it holds what the file holds as of then."""
+    """Of one process. `until` is the last entry of the journal that it knows; it holds what the file holds as of then.
+
+    It is made of numbers and bytes in dictionaries, which the garbage collector passes by: a hundred thousand objects would take it 50 ms,
+    for which requests wait.
+    """
 
     def __init__(self, until: int) -> None:
         self.until = until
-        self._answered: dict[str, Place] = {}
-        self._facts: dict[bytes, dict[bytes, tuple[int, bytes]]] = {}
-        self._entries: deque[tuple[int, Entry]] = deque()
+        self._answered: dict[str, int] = {}
+        """Of answers in the journal, the number of the entry and, in the lowest bits, that within it."""
+        self._facts: dict[bytes, dict[bytes, bytes]] = {}
+        """Of facts in the journal, by key and id, the number of the entry and the record."""
+        self._entries: deque[bytes] = deque()
+        """The entries of these two, up to `until`."""
         self._records: dict[bytes, bytes] = {}
         self._bytes = 0
 
-    def apply(self, sequence: int, entry: Entry) -> None:
+    def apply(self, content: bytes) -> None:
         """The next entry of the journal."""
+        entry = decode_entry(content)
+        self.until += 1
         for key in list(self._records) if entry.replaced is None else entry.replaced:
             if (records := self._records.pop(key, None)) is not None:
                 self._bytes -= _size(key, records)
+        sequence = self.until.to_bytes(_SEQUENCE_BYTES)
         for fact in entry.facts:
-            self._facts.setdefault(fact.key, {})[fact.id] = sequence, fact.record
+            self._facts.setdefault(fact.key, {})[fact.id] = sequence + fact.record
             if (records := self._records.get(fact.key)) is not None:
                 self._records[fact.key] = records + fact.record
                 self._bytes += len(fact.record)
         for number, (id, _at) in enumerate(entry.answered):
-            self._answered[id] = Place(sequence, number)
-        self._entries.append((sequence, entry))
-        self.until = sequence
+            self._answered[id] = self.until << _NUMBER_BITS | number
+        self._entries.append(content)
 
     def in_journal(self, key: bytes, folded: int) -> dict[bytes, bytes]:
         """By id, the records of a key that are in the journal after an entry, up to which they are in the tables."""
-        return {id: record for id, (sequence, record) in self._facts.get(key, {}).items() if sequence > folded}
+        return {id: filed[_SEQUENCE_BYTES:] for id, filed in self._facts.get(key, {}).items() if _sequence(filed) > folded}
+
+    def has_in_journal(self, key: bytes, id: bytes, folded: int) -> bool:
+        """Whether one of these has an id."""
+        filed = self._facts.get(key, {}).get(id)
+        return filed is not None and _sequence(filed) > folded
 
     def answered_in_journal(self, ids: Iterable[str], folded: int) -> dict[str, Place]:
         """The same for answers."""
-        places = ((id, self._answered.get(id)) for id in ids)
-        return {id: place for id, place in places if place and place.sequence > folded}
+        places = ((id, self._answered.get(id, 0)) for id in ids)
+        return {id: Place(place >> _NUMBER_BITS, place & _MOST_NUMBER) for id, place in places if place >> _NUMBER_BITS > folded}
 
     def recall(self, keys: Iterable[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
         """All records of each key that is remembered, and the keys that are not."""
@@ -102,19 +119,21 @@ class Memory:
 
     def forget_entries(self, folded: int) -> None:
         """Entries up to this one are in the tables by now. Not all at once: requests wait meanwhile."""
-        for _ in range(_MOST_AT_ONCE):
-            if not self._entries or self._entries[0][0] > folded:
-                return
-            sequence, entry = self._entries.popleft()
+        for sequence in range(self.until - len(self._entries) + 1, folded + 1)[:_MOST_AT_ONCE]:
+            entry = decode_entry(self._entries.popleft())
             for fact in entry.facts:
                 of_key = self._facts.get(fact.key, {})
-                if of_key.get(fact.id, (0,))[0] == sequence:  # else it was dropped, and filed anew
+                if fact.id in of_key and _sequence(of_key[fact.id]) == sequence:  # else it was dropped, and filed anew
                     del of_key[fact.id]
                     if not of_key:
                         del self._facts[fact.key]
             for id, _at in entry.answered:
-                if id in self._answered and self._answered[id].sequence == sequence:  # else it was dropped, and answered anew
+                if self._answered.get(id, 0) >> _NUMBER_BITS == sequence:
                     del self._answered[id]
+
+
+def _sequence(filed: bytes) -> int:
+    return int.from_bytes(filed[:_SEQUENCE_BYTES])
 
 
 def encode_bodies(bodies: Sequence[bytes]) -> bytes:

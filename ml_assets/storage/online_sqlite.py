@@ -37,16 +37,19 @@ _CACHE_KILOBYTES = 64_000
 _LOOK_SECONDS = 0.1
 """How old what is read may be when the file is another one: to look takes as long as to read an entity."""
 _MOST_AT_ONCE = 256
-"""Parameters of one statement; and rows of one transaction that drops or folds, so that writers wait for a millisecond or two."""
+"""Parameters of one statement."""
+_MOST_CHANGED = 64
+"""Rows of one transaction that folds or drops: each may be on a page of its own, and writers wait for a millisecond."""
 _MOST_KEYS_REPLACED = 1000
-_MOST_IN_JOURNAL = 100_000
-"""Facts that are not in the tables: so many are worth the pages that they touch there."""
+_MOST_IN_JOURNAL = 200_000
+"""Facts that are not in the tables: so many are worth the pages that they touch there. Each process remembers them, in 60 MB."""
 _BREATH_SECONDS = 0.001
 _BEFORE_ALL = -(2**62)
 _FOLD_SECONDS = 60.0
 """Another process needs for the whole journal at most so long."""
 _FOR_GOOD = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
 """What stays so for a connection, although the file may be sound again."""
+_MOST_CHECKPOINTS, _SHORT_SECONDS = 10, 0.01
 _LOG_MEGABYTES = 256
 """Beyond that, writers wait until the log is folded into the file: it begins anew only when nothing of it is left."""
 
@@ -62,6 +65,8 @@ class SqliteStore:
         self._memory: Memory | None = None
         self._unanswered: set[str] = set()
         """The ids that `answers` was asked for last, and did not find."""
+        self._known_folded = 0
+        """Up to which entry of the journal all is in the tables, or was dropped from there; perhaps more by now."""
         if create:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +109,6 @@ class SqliteStore:
         """See `OnlineStore`."""
         self._require_file()
         with self._plain_errors():
-            self._forget_folded()
             places = self._places(ids, self._caught_up())
             self._unanswered = {id for id in ids if id not in places}
             return self._bodies(places)
@@ -113,7 +117,7 @@ class SqliteStore:
         """See `OnlineStore`."""
         given = list(facts)
 
-        def keep_now(connection: sqlite3.Connection) -> tuple[dict[str, bytes], Entry | None]:
+        def keep_now(connection: sqlite3.Connection) -> tuple[dict[str, bytes], bytes]:
             memory = self._caught_up()
             entry = Entry([], [], [])
             if replace:
@@ -132,16 +136,23 @@ class SqliteStore:
                 elif body != answer.body:
                     before[answer.id] = body
             if not entry.facts and entry.replaced == [] and not entry.answered:
-                return before, None
+                return before, b""
+            content = encode_entry(entry)
             at = max((at for _, at in entry.answered), default=_BEFORE_ALL)
-            row = (memory.until + 1, at, len(entry.facts), len(bodies), encode_entry(entry), encode_bodies(bodies))
+            row = (memory.until + 1, at, len(entry.facts), len(bodies), content, encode_bodies(bodies))
             connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", row)
-            return before, entry
+            return before, content
 
-        before, entry = self._writing(keep_now)
-        if entry and self._memory:
-            self._memory.apply(self._memory.until + 1, entry)
+        before, content = self._writing(keep_now)
+        if content and self._memory:
+            self._memory.apply(content)
         return before
+
+    def follow(self) -> None:
+        """See `OnlineStore`."""
+        self._require_file()
+        with self._plain_errors():
+            self._forget_folded(self._caught_up())
 
     def recent(self, count: int) -> list[bytes]:
         """See `OnlineStore`."""
@@ -178,8 +189,8 @@ class SqliteStore:
                     (*after, end),
                 ).fetchall()
             old = [(key, id) for key, id, last in rows if last < until]
-            for start in range(0, len(old), _MOST_AT_ONCE):
-                dropped += self._delete(old[start : start + _MOST_AT_ONCE], until)
+            for start in range(0, len(old), _MOST_CHANGED):
+                dropped += self._delete(old[start : start + _MOST_CHANGED], until)
             if not rows:
                 break
             after = rows[-1][:2]
@@ -212,10 +223,16 @@ class SqliteStore:
         if (waiting or 0) >= _MOST_IN_JOURNAL:
             self._fold()
         with self._plain_errors():
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            if self._file.with_name(f"{self._file.name}-wal").stat().st_size > _LOG_MEGABYTES << 20:
-                with self._locked(self._turn, _WAIT_SECONDS):
-                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            log = self._file.with_name(f"{self._file.name}-wal")
+            for _ in range(_MOST_CHECKPOINTS):  # each leaves what was written during the last one
+                begin = time.monotonic()
+                self._checkpoint()
+                if log.stat().st_size <= _LOG_MEGABYTES << 20:
+                    return
+                if time.monotonic() - begin < _SHORT_SECONDS:
+                    break
+            with self._locked(self._turn, _WAIT_SECONDS):
+                self._checkpoint()
 
     def close(self) -> None:
         """See `OnlineStore`."""
@@ -230,7 +247,8 @@ class SqliteStore:
         """What is remembered, as of now, or as of the beginning of a transaction."""
         while True:
             if self._memory is None:
-                self._memory = Memory(self._folded())
+                self._known_folded = self._folded()
+                self._memory = Memory(self._known_folded)
             memory = self._memory
             rows = self._connection.execute(
                 "SELECT sequence, entry FROM journal WHERE sequence > ? ORDER BY sequence", (memory.until,)
@@ -238,8 +256,8 @@ class SqliteStore:
             if rows and rows[0][0] != memory.until + 1:  # what came next was dropped while this process slept
                 self._memory = None
                 continue
-            for sequence, entry in rows:
-                memory.apply(sequence, decode_entry(entry))
+            for _, content in rows:
+                memory.apply(content)
             return memory
 
     def _let_all_forget(self, connection: sqlite3.Connection) -> None:
@@ -251,10 +269,10 @@ class SqliteStore:
         [(until,)] = self._connection.execute("SELECT until FROM folded").fetchall()
         return int(until)
 
-    def _forget_folded(self) -> None:
+    def _forget_folded(self, memory: Memory) -> None:
         if (now := time.monotonic()) - self._forgot_at > _LOOK_SECONDS:
-            self._forgot_at = now
-            self._caught_up().forget_entries(self._folded())
+            self._forgot_at, self._known_folded = now, self._folded()
+            memory.forget_entries(self._known_folded)
 
     def _remembered(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The records of keys that were not remembered. Tables and journal are read as of one moment, so that nothing counts twice."""
@@ -278,9 +296,9 @@ class SqliteStore:
 
     def _new(self, facts: Sequence[Fact], memory: Memory) -> list[Fact]:
         """Those of which key and id are not there yet, each once."""
-        folded, distinct = self._folded(), dict[tuple[bytes, bytes], Fact]()
+        distinct: dict[tuple[bytes, bytes], Fact] = {}
         for fact in facts:
-            if fact.id not in memory.in_journal(fact.key, folded):
+            if not memory.has_in_journal(fact.key, fact.id, self._known_folded):
                 distinct.setdefault((fact.key, fact.id), fact)
         return [fact for fact in distinct.values() if memory.is_new(fact) or not self._in_tables(fact.key, fact.id)]
 
@@ -291,10 +309,10 @@ class SqliteStore:
         """What was answered before about the same events. Since `answers` was asked, only the journal can have become longer."""
         ids = [answer.id for answer in answers]
         known_before = self._unanswered.issuperset(ids)
-        return self._bodies(memory.answered_in_journal(ids, self._folded()) if known_before else self._places(ids, memory))
+        return self._bodies(memory.answered_in_journal(ids, self._known_folded) if known_before else self._places(ids, memory))
 
     def _places(self, ids: Sequence[str], memory: Memory) -> dict[str, Place]:
-        found = memory.answered_in_journal(ids, self._folded())
+        found = memory.answered_in_journal(ids, self._known_folded)
         others = [id for id in ids if id not in found]
         for part in _parts(others):
             for id, *place in self._read("SELECT id, sequence, number FROM answered WHERE id IN ({})", part):
@@ -326,19 +344,23 @@ class SqliteStore:
             self._file_all("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)", sorted(facts))
             self._file_all("INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)", sorted(answered))
             self._write(lambda connection: connection.execute("UPDATE folded SET until = ?", (rows[-1][0],)))
+            self._known_folded = rows[-1][0]
 
     def _file_all(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        for start in range(0, len(rows), _MOST_AT_ONCE):
-            some = rows[start : start + _MOST_AT_ONCE]
+        for start in range(0, len(rows), _MOST_CHANGED):
+            some = rows[start : start + _MOST_CHANGED]
             self._write(lambda connection, some=some: connection.executemany(statement, some))  # type: ignore[misc]
             time.sleep(_BREATH_SECONDS)
+
+    def _checkpoint(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     # The file ------------------------------------------------------------------------------------------------------------------
 
     def _by_and_by(self, statement: str, before: int) -> int:
         """Repeats a statement that takes an instant and how many rows it may change, until it changes none; how many they were."""
         dropped = 0
-        while count := self._writing(lambda connection: connection.execute(statement, (before, _MOST_AT_ONCE)).rowcount):
+        while count := self._writing(lambda connection: connection.execute(statement, (before, _MOST_CHANGED)).rowcount):
             dropped += count
         return dropped
 

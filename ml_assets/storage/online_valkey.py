@@ -77,6 +77,9 @@ class ValkeyStore:
             before = pipeline.execute()[: len(answers)]
         return {answer.id: body for answer, body in zip(answers, before, strict=True) if body not in (None, answer.body)}
 
+    def follow(self) -> None:
+        """See `OnlineStore`: nothing of it is remembered here."""
+
     def recent(self, count: int) -> list[bytes]:
         """See `OnlineStore`."""
         with self._plain_errors():

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +253,6 @@ def scorer_of(world: World, root: Path, store: str) -> Scorer:
     scorer = Scorer(
         case=world.case,
         store=open_store(store, world.case.name),
-        reopened=partial(open_store, store, world.case.name),
         in_force=InForce(case=world.case, models=world.models),
         writer=LogWriter(log=PredictionLog(root=root, case=world.case.name), name="test"),
     )

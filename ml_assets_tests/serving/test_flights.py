@@ -3,7 +3,6 @@
 import json
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ def scorer(tables: dict[str, pd.DataFrame], tmp_path: Path) -> Any:
     made = Scorer(
         case=CASE,
         store=open_store(address, CASE.name),
-        reopened=partial(open_store, address, CASE.name),
         in_force=InForce(case=CASE, models=ModelStore(root=tmp_path), live=live),
         writer=LogWriter(log=PredictionLog(root=tmp_path, case=CASE.name), name="test"),
     )

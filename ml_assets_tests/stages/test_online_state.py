@@ -263,6 +263,7 @@ def test_what_is_dropped_is_out_of_reach(bank: Bank, full: OnlineStore, tmp_path
         [], [Answer(id="old", at=now - 8 * DAY_OF_MICROSECONDS, body=b"x"), Answer(id="new", at=now, body=b"x")], replace=False
     )
 
+    online_state.refuse_old(bank.case, full, now)
     dropped = online_state.drop_old(bank.case, full, now)
 
     pd.testing.assert_frame_equal(features_of(bank, full, events), before, check_exact=True)
@@ -283,6 +284,7 @@ def test_what_is_dropped_is_out_of_reach(bank: Bank, full: OnlineStore, tmp_path
 def test_after_dropping_the_next_days_can_be_loaded(bank: Bank, store: OnlineStore) -> None:
     bank.load(store, DAYS[:-2])
     now = bank.start(DAYS[-2])
+    online_state.refuse_old(bank.case, store, now)
     online_state.drop_old(bank.case, store, now)
     assert since(store) == now - LATE // timedelta(microseconds=1)
     bank.load(store, DAYS[-2:])

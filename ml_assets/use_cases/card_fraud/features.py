@@ -117,8 +117,10 @@ def row(columns: Arrays) -> dict[str, npt.NDArray[Any]]:
         return columns[f"payment_{statistic}_{_window(days)}_by_customer_id"]
 
     risks = {
-        f"{entity}_risk_{days}d": np.nan_to_num(
-            ratio(columns[f"fraud_count_{_window(days)}_by_{entity}_id"], columns[f"settled_count_{_window(days)}_by_{entity}_id"])
+        f"{entity}_risk_{days}d": ratio(
+            columns[f"fraud_count_{_window(days)}_by_{entity}_id"],
+            columns[f"settled_count_{_window(days)}_by_{entity}_id"],
+            of_nothing=0.0,
         )
         for entity in ("terminal", "customer")
         for days in (1, 3, 7, 30)
