@@ -113,6 +113,7 @@ class Scorer:
         self.in_force.look()
         try:
             self.look_at_state()
+            self.store.read_ahead()
             answered = [msgspec.json.decode(entry)["event_time"] for entry in self.store.recent(MOST_AT_ONCE)]
             for moment in answered:
                 self._see((datetime.fromisoformat(moment) - EPOCH) // MICROSECOND)

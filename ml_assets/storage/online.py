@@ -52,6 +52,9 @@ class OnlineStore(Protocol):
             replace: whether a fact takes the place of one with the same key and id, or leaves it.
         """
 
+    def read_ahead(self) -> None:
+        """Reads, before the first request, what fits into memory."""
+
     def follow(self) -> None:
         """Takes note of what other processes wrote, many times a second, so that the next request need not take note of all of it."""
 

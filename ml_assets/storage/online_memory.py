@@ -111,11 +111,16 @@ class Memory:
 
     def remember(self, key: bytes, records: bytes) -> None:
         """All records of a key, as of `until`; b"" is an entity of which nothing is known."""
+        self._bytes += _size(key, records) - (_size(key, self._records[key]) if key in self._records else 0)
         self._records[key] = records
-        self._bytes += _size(key, records)
         while self._bytes > _MOST_BYTES:
             first = next(iter(self._records))
             self._bytes -= _size(first, self._records.pop(first))
+
+    @property
+    def full(self) -> bool:
+        """Whether for every key that is remembered another one will soon be forgotten."""
+        return self._bytes > 0.9 * _MOST_BYTES
 
     def forget_entries(self, folded: int) -> None:
         """Entries up to this one are in the tables by now. Not all at once: requests wait meanwhile."""

@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS folded (until INTEGER);
 INSERT INTO folded SELECT 0 WHERE NOT EXISTS (SELECT * FROM folded);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
+# Joined by SQLite: a row in Python costs more than to find it. What is joined is bytes, whatever they hold.
+_JOINED = "SELECT key, CAST(group_concat(record, '') AS BLOB) FROM facts"
 _WAIT_SECONDS = 2.0
 _TURN_SECONDS = 0.0001
 """Between two looks whether it is one's turn: a commit takes some of these."""
@@ -147,6 +149,15 @@ class SqliteStore:
         if content and self._memory:
             self._memory.apply(content)
         return before
+
+    def read_ahead(self) -> None:
+        """See `OnlineStore`: of a million facts in a fifth of a second."""
+        self._require_file()
+        with self._plain_errors(), self._at_one_moment() as (memory, folded):
+            for key, records in self._connection.execute(f"{_JOINED} GROUP BY key"):
+                if memory.full:
+                    break
+                memory.remember(key, records + self._only_in_journal(key, memory, folded))
 
     def follow(self) -> None:
         """See `OnlineStore`."""
@@ -276,23 +287,28 @@ class SqliteStore:
 
     def _remembered(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The records of keys that were not remembered. Tables and journal are read as of one moment, so that nothing counts twice."""
-        # Joined by SQLite: a row in Python costs more than to find it. What is joined is bytes, whatever they hold.
-        statement = "SELECT key, CAST(group_concat(record, '') AS BLOB) FROM facts WHERE key IN ({}) GROUP BY key"
-        self._connection.execute("BEGIN")
-        try:
-            memory, folded = self._caught_up(), self._folded()
+        with self._at_one_moment() as (memory, folded):
             found = dict.fromkeys(keys, b"")
             for part in _parts(keys):
-                found.update(self._read(statement, part))
+                found.update(self._read(f"{_JOINED} WHERE key IN ({{}}) GROUP BY key", part))
             for key in keys:
-                for id, record in memory.in_journal(key, folded).items():
-                    if not self._in_tables(key, id):
-                        found[key] += record
-        finally:
-            self._connection.execute("COMMIT")
+                found[key] += self._only_in_journal(key, memory, folded)
         for key, records in found.items():
             memory.remember(key, records)
         return found
+
+    @contextmanager
+    def _at_one_moment(self) -> Iterator[tuple[Memory, int]]:
+        """What is remembered, and up to where the journal is folded, as everything that is read meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield self._caught_up(), self._folded()
+        finally:
+            self._connection.execute("COMMIT")
+
+    def _only_in_journal(self, key: bytes, memory: Memory, folded: int) -> bytes:
+        found = memory.in_journal(key, folded).items()
+        return b"".join(record for id, record in found if not self._in_tables(key, id))
 
     def _new(self, facts: Sequence[Fact], memory: Memory) -> list[Fact]:
         """Those of which key and id are not there yet, each once."""

@@ -77,8 +77,11 @@ class ValkeyStore:
             before = pipeline.execute()[: len(answers)]
         return {answer.id: body for answer, body in zip(answers, before, strict=True) if body not in (None, answer.body)}
 
+    def read_ahead(self) -> None:
+        """See `OnlineStore`: nothing is remembered here."""
+
     def follow(self) -> None:
-        """See `OnlineStore`: nothing of it is remembered here."""
+        """See `OnlineStore`: nothing is remembered here."""
 
     def recent(self, count: int) -> list[bytes]:
         """See `OnlineStore`."""
