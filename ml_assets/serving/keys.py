@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +49,8 @@ class TooManyRequestsError(Exception):
 class KeyRing:
     """The keys in a file, which all processes read again when it changes. Where there was never one, whoever reaches the service is let in.
 
-    Nobody is, where keys were there and the file is empty or gone now, or where it cannot be read.
+    Nobody is, where keys were there and the file is empty or gone now, or where it cannot be read. To do without keys again, delete the
+    folder with the file and its lock.
     """
 
     file: Path
@@ -113,8 +114,9 @@ class KeyRing:
                 self._keys, self._stamp = _keys_in(self.file), stamp
                 self._closed = self._closed or bool(self._keys)
         except FileNotFoundError:
-            # A file that vanishes does not open the doors.
+            # A file that vanishes does not open the doors, not even to a process that begins without it: its lock is left.
             self._keys, self._stamp = {}, (0, 0)
+            self._closed = self._closed or _lock(self.file).exists()
         except (OSError, ValueError) as error:
             self._keys, self._closed = {}, True
             log.error("%s cannot be read, so no key is known: %s", self.file, error)
@@ -156,7 +158,7 @@ def revoke_key(file: Path, name: str) -> None:
     Raises:
         KeyError: there is none of that name.
     """
-    with _changing(file) as keys:
+    with _changing(file) if file.exists() else nullcontext(dict[str, dict[str, Any]]()) as keys:
         ids = [id for id, key in keys.items() if key["name"] == name]
         if not ids:
             raise KeyError(f"no key {name!r}; there are {', '.join(key['name'] for key in keys.values()) or 'none'}")
@@ -176,7 +178,7 @@ def list_keys(file: Path) -> list[dict[str, Any]]:
 def _changing(file: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """The keys, to be changed by one process at a time, in files that only their owner can open."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.with_suffix(".lock"), "w", opener=_for_the_owner) as lock:
+    with open(_lock(file), "w", opener=_for_the_owner) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = _keys_in(file) if file.exists() else {}
         yield keys
@@ -184,6 +186,10 @@ def _changing(file: Path) -> Iterator[dict[str, dict[str, Any]]]:
         with open(beside, "x", opener=_for_the_owner) as written:
             json.dump(keys, written, indent=1)
         beside.replace(file)
+
+
+def _lock(file: Path) -> Path:
+    return file.with_suffix(".lock")
 
 
 def _for_the_owner(path: str, flags: int) -> int:

@@ -226,7 +226,9 @@ class Scorer:
             self._require_up()
             known = self.store.answers(list(distinct))
             new = sorted((each for id, each in distinct.items() if id not in known), key=lambda each: (each.at, each.id))
-            entries = known | (self._answer(live, new) if new else {})
+            own, before = self._answer(live, new) if new else ({}, {})
+            known |= before
+            entries = own | known
         except StoreDownError as error:
             if time.monotonic() >= self._down_until:  # else it was not asked
                 self._down_until, self._down = time.monotonic() + FAIL_FAST_SECONDS, str(error)
@@ -234,11 +236,13 @@ class Scorer:
                 raise
             entries = self._answer_blindly(live, list(distinct.values()))
             known, new = {}, list(distinct.values())
-        self.scored["again"] += len(asked) - len(new)
-        self.writer.add([(each.taken.day, entries[each.id]) for each in new if each.id not in known])
+        logged = [(each.taken.day, entries[each.id]) for each in new if each.id not in known]
+        self.scored["again"] += len(asked) - len(logged)
+        self.writer.add(logged)
         return [entries[each.id] for each in asked]
 
-    def _answer(self, live: Live, asked: Sequence[Asked]) -> dict[str, bytes]:
+    def _answer(self, live: Live, asked: Sequence[Asked]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """What these events are answered, and what another process answered to some of them a moment before, which counts."""
         kept = self._kept
         events = [kept.known(each.taken.row, each.at) if kept else each.taken.row for each in asked]
         keys = [self.features.keys(event) for event in events]
@@ -261,7 +265,7 @@ class Scorer:
         entries = self._entries(live, asked, columns, unknown, degraded=False)
         before = self.store.keep(own, [Answer(id=each.id, at=each.at, body=entries[each.id]) for each in asked], replace=False)
         self._see(asked[-1].at)
-        return entries | before
+        return entries, before
 
     def _answer_blindly(self, live: Live, asked: Sequence[Asked]) -> dict[str, bytes]:
         columns = self.features.compute([each.taken.row for each in asked], None)

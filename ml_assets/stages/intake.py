@@ -181,27 +181,31 @@ def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
     blank, fill, nullable = column.impossible == "blank", column.fill, column.nullable
     outside = f"is not one of {', '.join(column.allowed)}"
 
+    def within(value: Any) -> Any:
+        broken = None
+        if isinstance(value, float) and not math.isfinite(value):
+            broken = "is not finite"
+        elif low is not None and value < low:
+            broken = f"is below {shown(low)}"
+        elif high is not None and value > high:
+            broken = f"is above {shown(high)}"
+        elif allowed and value not in allowed:
+            broken = outside
+        if broken and not blank:
+            raise ValueError(broken)
+        return None if broken else value
+
+    limited = column.dtype in (DType.FLOAT64, DType.INT64) or low is not None or high is not None or bool(allowed)
+
     def rules(value: Any) -> Any:
         if value is not None:
             value = parse(value)
-        if value is not None:
-            broken = None
-            if isinstance(value, float) and not math.isfinite(value):
-                broken = "is not finite"
-            elif low is not None and value < low:
-                broken = f"is below {shown(low)}"
-            elif high is not None and value > high:
-                broken = f"is above {shown(high)}"
-            elif allowed and value not in allowed:
-                broken = outside
-            if broken and not blank:
-                raise ValueError(broken)
-            if broken:
-                value = None
+        if limited and value is not None:
+            value = within(value)
         if value is None:
             value = fill
-        if value is None and not nullable:
-            raise ValueError("is missing")
+            if value is None and not nullable:
+                raise ValueError("is missing")
         return value
 
     return rules
@@ -258,12 +262,17 @@ def _instant(value: Any) -> int | None:
     if text[-1] != "Z" and text[-2] > "5":  # an offset of 60 minutes or more, which Python takes for one of hours
         raise ValueError(WANTED[DType.TIMESTAMP])
     try:
-        found = (datetime.fromisoformat(text) - EPOCH) // MICROSECOND
+        found = _microseconds(datetime.fromisoformat(text) - EPOCH)
     except ValueError:
         found = _instant_of_year_0(text)
     if not FIRST <= found <= LAST:
         raise ValueError(WANTED[DType.TIMESTAMP])
     return found
+
+
+def _microseconds(span: timedelta) -> int:
+    """As `span // MICROSECOND`, in a third of the time."""
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
 
 
 def _instant_of_year_0(text: str) -> int:

@@ -61,9 +61,8 @@ class Memory:
         self._records: dict[bytes, bytes] = {}
         self._bytes = 0
 
-    def apply(self, content: bytes) -> None:
-        """The next entry of the journal."""
-        entry = decode_entry(content)
+    def apply(self, content: bytes, entry: Entry) -> None:
+        """The next entry of the journal, as it is kept and what it says."""
         self.until += 1
         for key in list(self._records) if entry.replaced is None else entry.replaced:
             if (records := self._records.pop(key, None)) is not None:

@@ -119,7 +119,7 @@ class SqliteStore:
         """See `OnlineStore`."""
         given = list(facts)
 
-        def keep_now(connection: sqlite3.Connection) -> tuple[dict[str, bytes], bytes]:
+        def keep_now(connection: sqlite3.Connection) -> tuple[dict[str, bytes], Entry, bytes]:
             memory = self._caught_up()
             entry = Entry([], [], [])
             if replace:
@@ -138,16 +138,16 @@ class SqliteStore:
                 elif body != answer.body:
                     before[answer.id] = body
             if not entry.facts and entry.replaced == [] and not entry.answered:
-                return before, b""
+                return before, entry, b""
             content = encode_entry(entry)
             at = max((at for _, at in entry.answered), default=_BEFORE_ALL)
             row = (memory.until + 1, at, len(entry.facts), len(bodies), content, encode_bodies(bodies))
             connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", row)
-            return before, content
+            return before, entry, content
 
-        before, content = self._writing(keep_now)
+        before, entry, content = self._writing(keep_now)
         if content and self._memory:
-            self._memory.apply(content)
+            self._memory.apply(content, entry)
         return before
 
     def read_ahead(self) -> None:
@@ -264,11 +264,11 @@ class SqliteStore:
             rows = self._connection.execute(
                 "SELECT sequence, entry FROM journal WHERE sequence > ? ORDER BY sequence", (memory.until,)
             ).fetchall()
-            if rows and rows[0][0] != memory.until + 1:  # what came next was dropped while this process slept
+            if rows and rows[-1][0] != memory.until + len(rows):  # some were dropped while this process slept
                 self._memory = None
                 continue
             for _, content in rows:
-                memory.apply(content)
+                memory.apply(content, decode_entry(content))
             return memory
 
     def _let_all_forget(self, connection: sqlite3.Connection) -> None:

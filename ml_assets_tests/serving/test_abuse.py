@@ -2,18 +2,14 @@
 
 import http.client
 import json
-import os
 import resource
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,35 +18,12 @@ import pytest
 import requests
 
 from ml_assets.serving.http import MOST_BYTES, MOST_BYTES_OF_HEAD, MOST_SECONDS
-from ml_assets.stages.online_state import ANSWERS_FROM, SINCE_EVER
+from ml_assets.stages.online_state import SEEN_UNTIL, refuse_old
 from ml_assets.storage.online import open_store
 from ml_assets_tests.serving.conftest import Service, World, free_port
 
-GUARDED = """
-import functools, uvicorn
-from ml_assets.serving import http
-http.MOST_SECONDS = 3.0
-uvicorn.run = functools.partial(uvicorn.run, http="ml_assets.serving.http:Connection")
-from ml_assets.__main__ import main
-main()
-"""
-"""The service on its own kind of connection, with less patience."""
-PATIENCE = 3.0
 SCORE = b"POST /v1/card_fraud/score HTTP/1.1\r\nHost: x\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@dataclass(kw_only=True)
-class Guarded(Service):
-    """As `Service`."""
-
-    def start(self) -> "Guarded":
-        command = [sys.executable, "-c", GUARDED, "serve", self.world.case.name, "--port", str(self.port), "--store", self.store]
-        environment = {**os.environ, **self.world.settings, "ML_ASSETS_ROOT": str(self.root)}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        self.wait()
-        return self
 
 
 class Answer(NamedTuple):
@@ -66,21 +39,17 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def running(kind: type[Service], world: World, loaded: Path, folder: Path) -> Iterator[Service]:
-    """A service whose store has dropped what is old already, so that what is in it changes by requests alone."""
+def running(world: World, loaded: Path, folder: Path) -> Iterator[Service]:
+    """A service that refuses what is older than its last day, and whose log is looked at when it has ended."""
     root = folder / "root"
     for name in ("models", "deployments"):
         shutil.copytree(world.root / name, root / name)
     shutil.copytree(loaded, folder / "online")
-    service = kind(world=world, store=str(folder / "online"), port=free_port(), log=folder / "service.log", root=root)
+    with closing(open_store(str(folder / "online"), world.case.name)) as store:
+        refuse_old(world.case, store, int(store.notes(SEEN_UNTIL)[SEEN_UNTIL]))
+    service = Service(world=world, store=str(folder / "online"), port=free_port(), log=folder / "service.log", root=root)
     try:
         service.start()
-        with closing(open_store(service.store, world.case.name)) as store:
-            until = time.monotonic() + 20
-            while int(store.notes(ANSWERS_FROM)[ANSWERS_FROM]) == SINCE_EVER:
-                assert time.monotonic() < until
-                time.sleep(0.05)
-        time.sleep(0.3)
         yield service
         assert service.stop() == 0
         assert "Traceback" not in service.log.read_text()
@@ -90,13 +59,7 @@ def running(kind: type[Service], world: World, loaded: Path, folder: Path) -> It
 
 @pytest.fixture(scope="module")
 def plain(world: World, loaded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(Service, world, loaded, tmp_path_factory.mktemp("plain")) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def with_own_connections(world: World, loaded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(Guarded, world, loaded, tmp_path_factory.mktemp("guarded")) as service:
+    with running(world, loaded, tmp_path_factory.mktemp("plain")) as service:
         yield service
 
 
@@ -114,12 +77,6 @@ def service(plain: Service, payments: Iterator[dict[str, Any]]) -> Iterator[Serv
     """Scores rightly when a test is over, and keeps only what it scored."""
     with unharmed(plain, payments):
         yield plain
-
-
-@pytest.fixture
-def guarded(with_own_connections: Service, payments: Iterator[dict[str, Any]]) -> Iterator[Service]:
-    with unharmed(with_own_connections, payments):
-        yield with_own_connections
 
 
 @contextmanager
@@ -149,9 +106,16 @@ def score_rightly(service: Service, row: dict[str, Any]) -> float:
 def kept(service: Service) -> tuple[int, int, int]:
     """How many facts and answers are in the store, and what is logged."""
     with closing(sqlite3.connect(f"file:{service.store}/card_fraud.db?mode=ro", uri=True)) as store:
-        [facts], [answers] = (store.execute(f"SELECT count(*) FROM {table}").fetchone() for table in ("facts", "answers"))
+        [filed], [waiting, _], [_, answers] = (
+            store.execute(statement).fetchone()
+            for statement in (
+                "SELECT count(*) FROM facts",
+                "SELECT coalesce(sum(facts), 0), 0 FROM journal WHERE sequence > (SELECT until FROM folded)",
+                "SELECT 0, coalesce(sum(answers), 0) FROM journal",
+            )
+        )
     time.sleep(0.05)
-    return facts, answers, sum(file.stat().st_size for file in (service.root / "predictions").rglob("*.jsonl"))
+    return filed + waiting, answers, sum(file.stat().st_size for file in (service.root / "predictions").rglob("*.jsonl"))
 
 
 def exchange(service: Service, *parts: bytes, seconds: float = 20, pause: float = 0.0) -> list[Answer]:
@@ -419,16 +383,16 @@ def test_slow_bodies_are_given_up_while_others_are_served(plain: Service, paymen
     assert kept(plain) == before
 
 
-def test_heads_that_never_end_are_given_up(guarded: Service) -> None:
+def test_heads_that_never_end_are_given_up(service: Service) -> None:
     """Slowly sent, sent in part, sent behind an answer; who sends nothing at all is only idle."""
     starts = (b"P", SCORE, SCORE + b"X: ", ALIVE + b"GET /hea", b"\r\n")
-    with socket.create_connection(("127.0.0.1", guarded.port), timeout=PATIENCE + 4) as idle, ThreadPoolExecutor(8) as pool:
-        slow = pool.submit(slowly, guarded, SCORE + b"X: ", b"x")
-        halves = [pool.submit(exchange_whole, guarded, start) for start in starts]
+    with socket.create_connection(("127.0.0.1", service.port), timeout=MOST_SECONDS + 4) as idle, ThreadPoolExecutor(8) as pool:
+        slow = pool.submit(slowly, service, SCORE + b"X: ", b"x")
+        halves = [pool.submit(exchange_whole, service, start) for start in starts]
         late = [slow.result(), *(each.result()[-1] for each in halves[:3])]
         for answer in late:
             assert (answer.status, answer.code) == (408, "too_slow")
-            assert PATIENCE - 0.5 < answer.seconds < PATIENCE + 2
+            assert MOST_SECONDS - 0.5 < answer.seconds < MOST_SECONDS + 2
         behind, blank = halves[3].result(), halves[4].result()
         assert [answer.status for answer in behind] == [200, 408]
         assert blank == []
@@ -438,55 +402,55 @@ def test_heads_that_never_end_are_given_up(guarded: Service) -> None:
 def exchange_whole(service: Service, start: bytes) -> list[Answer]:
     """Until the service closes the connection."""
     begin, came = time.monotonic(), b""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE + 5) as client:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=MOST_SECONDS + 5) as client:
         client.sendall(start)
         while chunk := client.recv(1 << 16):
             came += chunk
     return list(answers_in(came, True, time.monotonic() - begin))
 
 
-def test_the_rest_of_a_body_that_was_refused_has_its_time_too(guarded: Service) -> None:
+def test_the_rest_of_a_body_that_was_refused_has_its_time_too(service: Service) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
     begin = time.monotonic()
-    with socket.create_connection(("127.0.0.1", guarded.port), timeout=PATIENCE + 5) as client:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=MOST_SECONDS + 5) as client:
         client.sendall(head)
         time.sleep(0.2)
         client.sendall(b" ")
         came = b""
         while chunk := client.recv(1 << 16):
             came += chunk
-    assert PATIENCE - 0.5 < time.monotonic() - begin < PATIENCE + 2
+    assert MOST_SECONDS - 0.5 < time.monotonic() - begin < MOST_SECONDS + 2
     assert [answer.status for answer in answers_in(came, True, 0)] == [404]
 
 
-def test_a_head_that_is_too_long(guarded: Service) -> None:
+def test_a_head_that_is_too_long(service: Service) -> None:
     long = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: "
-    [answer] = exchange(guarded, long, *[b"x" * 10_000] * (MOST_BYTES_OF_HEAD // 10_000 + 2), pause=0.02)
+    [answer] = exchange(service, long, *[b"x" * 10_000] * (MOST_BYTES_OF_HEAD // 10_000 + 2), pause=0.02)
     assert (answer.status, answer.code, answer.closed) == (431, "too_large", True)
-    answers = exchange(guarded, *[long, *[b"x" * 10_000] * 5, b"\r\n\r\n"] * 3, pause=0.02)
+    answers = exchange(service, *[long, *[b"x" * 10_000] * 5, b"\r\n\r\n"] * 3, pause=0.02)
     assert [answer.status for answer in answers] == [200] * 3, "each by itself"
 
 
-def test_what_is_no_http_is_told_in_the_same_form(guarded: Service) -> None:
+def test_what_is_no_http_is_told_in_the_same_form(service: Service) -> None:
     for noise in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GARBAGE\r\n\r\n",
         posted(b"", length=-1),
     ):
-        [answer] = exchange(guarded, noise)
+        [answer] = exchange(service, noise)
         assert (answer.status, answer.code, answer.headers["content-type"]) == (400, "not_http", "application/json")
         assert answer.closed
 
 
-def test_a_whole_request_before_noise_is_answered(with_own_connections: Service, payments: Iterator[dict[str, Any]]) -> None:
+def test_a_whole_request_before_noise_is_answered(plain: Service, payments: Iterator[dict[str, Any]]) -> None:
     """It is scored and counts: its sender must not be told that it was refused."""
     for parts in ([b"noise noise"], [b"noise", b" noise"]):
         row = next(payments)
-        [answer] = exchange(with_own_connections, posted(json.dumps(row).encode()) + parts[0], *parts[1:])
+        [answer] = exchange(plain, posted(json.dumps(row).encode()) + parts[0], *parts[1:])
         assert (answer.status, answer.closed) == (200, True)
         assert json.loads(answer.body)["event_id"] == row["transaction_id"]
-    score_rightly(with_own_connections, next(payments))
+    score_rightly(plain, next(payments))
 
 
 def test_a_thousand_idle_connections(plain: Service, payments: Iterator[dict[str, Any]]) -> None:

@@ -152,10 +152,12 @@ def test_a_store_of_another_layout_is_left_alone(bank: Bank, full: OnlineStore, 
 @pytest.mark.parametrize("missing", ["customer_id", "terminal_id", "everything"])
 def test_records_that_are_missing_are_found(bank: Bank, full: OnlineStore, tmp_path: Path, missing: str) -> None:
     def failed() -> dict[Day, list[str]]:
-        found = online_state.loading_findings(bank.case, full, bank.rows(DAYS), DAYS)
+        with closing(open_store(str(tmp_path / "full"), "case")) as again:  # one that does not remember what it wrote
+            found = online_state.loading_findings(bank.case, again, bank.rows(DAYS), DAYS)
         return {day: [str(each) for each in of_day if not each.passed] for day, of_day in found.items()}
 
     assert failed() == {day: [] for day in DAYS}
+    full.close()
     day = DAYS[12]
     ids = bank.rows([day])["transactions"]["event_id"].tolist()
     prefix = b"" if missing == "everything" else f"transactions.{missing}\x1f".encode()
