@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from operator import itemgetter
 from typing import Any, cast
@@ -19,6 +20,8 @@ import numpy as np
 from ml_assets.serving import metrics
 from ml_assets.serving.docs import docs_page, docs_script, docs_style
 from ml_assets.serving.http import (
+    Answer,
+    Direct,
     HttpError,
     Receive,
     Response,
@@ -66,6 +69,8 @@ OWN_PAGE = (
 _NAN = float("nan")
 
 Handler = Callable[[Scope, Receive], Awaitable[Response]]
+Begin = Callable[[bytes, Callable[[Response | Exception], None]], None]
+"""Begins to answer a body; it raises, or calls once it is done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,8 @@ class App:
     keys: KeyRing
     started: Callable[[], Awaitable[None]]
     stopped: Callable[[], Awaitable[None]]
+    direct: dict[bytes, Direct] = field(default_factory=dict)
+    """The two requests with traffic, by path, for a connection that answers them without ASGI."""
     _routes: dict[str, Route] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,6 +101,8 @@ class App:
             at = f"/v1/{name}"
             endpoints = _Endpoints(scorer)
             self._add(f"{at}/score", "POST", endpoints.score, "score", name)
+            for name_of, begin in (("score", endpoints.score_soon), ("score:features", endpoints.score_features_soon)):
+                self.direct[f"{at}/{name_of}".encode()] = partial(self._answer_directly, name, name_of, begin)
             self._add(f"{at}/score:batch", "POST", endpoints.score_batch, "score", name)
             self._add(f"{at}/score:features", "POST", endpoints.score_features, "score", name)
             self._add(f"{at}/events", "POST", endpoints.events, "feedback", name)
@@ -149,6 +158,22 @@ class App:
         if route is not None and route.case:
             metrics.answered(route.case, route.name, response.status, time.perf_counter() - begin)
 
+    def _answer_directly(
+        self, case: str, name: str, begin: Begin, headers: Sequence[tuple[bytes, bytes]], body: bytes, answer: Answer
+    ) -> None:
+        since = time.perf_counter()
+
+        def done(result: Response | Exception) -> None:
+            response = result if isinstance(result, Response) else error_response(_as_http(result, case, name))
+            answer(response)
+            metrics.answered(case, name, response.status, time.perf_counter() - since)
+
+        try:
+            self.keys.admit(headers, "score")
+            begin(body, done)
+        except Exception as error:
+            done(error)
+
     def _not_found(self, path: str) -> HttpError:
         parts = path.split("/")
         if len(parts) > 2 and parts[1] == "v1" and parts[2] not in self.scorers:
@@ -199,6 +224,7 @@ class _Endpoints:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer, self._case = scorer, scorer.case
         self._intakes: dict[str, RowIntake] = scorer.intakes
+        self._given: list[tuple[bytes, Callable[[Response | Exception], None]]] = []
 
     async def score(self, scope: Scope, receive: Receive) -> Response:
         reasons, features = _options(scope)
@@ -206,29 +232,52 @@ class _Endpoints:
         entry = await self._scorer.score(self._take(content, reasons))
         return Response(entry if features else answer_in(entry))
 
+    def score_soon(self, body: bytes, done: Callable[[Response | Exception], None]) -> None:
+        """The same without options."""
+
+        def scored(entry: bytes | Exception) -> None:
+            done(entry if isinstance(entry, Exception) else Response(answer_in(entry)))
+
+        self._scorer.score_soon(self._take(_object(json_of(body)), "alerts"), scored)
+
     async def score_features(self, scope: Scope, receive: Receive) -> Response:
         """Score of features that the caller has computed: nothing is looked up, kept or logged."""
         query(scope, {})
-        body = await read_body(scope, receive)
+        return self._score_of(await read_body(scope, receive))
+
+    def score_features_soon(self, body: bytes, done: Callable[[Response | Exception], None]) -> None:
+        """The same of all that come together, one after the other: the nodes of the trees are then in the cache."""
+        if not self._given:
+            asyncio.get_running_loop().call_soon(self._score_given)
+        self._given.append((body, done))
+
+    def _score_given(self) -> None:
+        given, self._given = self._given, []
+        results = []
+        for body, done in given:
+            try:
+                results.append((done, self._score_of(body)))
+            except Exception as error:
+                results.append((done, error))
+        for done, result in results:
+            done(result)
+
+    def _score_of(self, body: bytes) -> Response:
         live = self._scorer.require_live()
         try:
-            given = (_DECODE_WITH_TEXTS if live.texts else _DECODE_NUMBERS)(body).features
+            values = live.given(body)
         except msgspec.ValidationError:
             raise InvalidRowError(_what_is_wrong(_object(json_of(body)), live)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             json_of(body)  # says what is wrong with it
             raise
-        if given.keys() != live.names:
-            raise InvalidRowError(_what_is_wrong({"features": given}, live))
-        if live.texts and any(
-            value is not None and isinstance(value, str) != (name in live.texts) for name, value in given.items()
-        ):
-            raise InvalidRowError(_what_is_wrong({"features": given}, live))
         if live.texts or not isinstance(live.model.estimator, Trees):
-            columns = {name: np.array([value], dtype=object if name in live.texts else np.float64) for name, value in given.items()}
+            columns = {
+                name: np.array([value], dtype=object if name in live.texts else np.float64)
+                for name, value in zip(live.model.inputs, values, strict=True)
+            }
             score = live.model.predict(Columns(columns)).tolist()[0]
         else:
-            values: list[Any] = [given[name] for name in live.model.inputs]
             score = live.model.estimator.predict_row(
                 values if None not in values else [_NAN if each is None else each for each in values]
             )
@@ -390,18 +439,6 @@ def _rows(content: Any) -> list[dict[str, Any]]:
     ]:
         raise InvalidRowError(problems)
     return content
-
-
-class _GivenNumbers(msgspec.Struct, forbid_unknown_fields=True):
-    features: dict[str, float | None]
-
-
-class _GivenWithTexts(msgspec.Struct, forbid_unknown_fields=True):
-    features: dict[str, float | str | None]
-
-
-_DECODE_NUMBERS = msgspec.json.Decoder(_GivenNumbers).decode
-_DECODE_WITH_TEXTS = msgspec.json.Decoder(_GivenWithTexts).decode
 
 
 def _what_is_wrong(content: dict[str, Any], live: Live) -> list[Problem]:

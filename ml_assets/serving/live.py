@@ -1,8 +1,11 @@
 """The model in force, as a scorer holds it: loaded whole, tried on its own test events, swapped for the next one between two batches."""
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from ml_assets.stages.model import Model
 from ml_assets.stages.package import model_in, served_by, wrong_answers
@@ -30,6 +33,14 @@ class Live:
     """Of the features that the model reads."""
     texts: frozenset[str]
     """Those of them that are texts."""
+    given: Callable[[bytes], Sequence[Any]] = field(init=False, repr=False, compare=False)
+    """The features in a body `{"features": {name: value, …}}`, in the order of the model's inputs, None where null.
+
+    It raises msgspec.DecodeError where the body is anything else.
+    """
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "given", _given(self.model.inputs, self.texts))
 
 
 @dataclass(kw_only=True)
@@ -59,6 +70,16 @@ class InForce:
         self.refused = {}
         log.info("%s: model %s is in force", self.case.name, self.live.version)
         return True
+
+
+def _given(inputs: Sequence[str], texts: frozenset[str]) -> Callable[[bytes], Sequence[Any]]:
+    """By a type made for them, so that their names are checked while they are read."""
+    # Structs of values alone are no garbage in a cycle.
+    fields = {f"f{number}": name for number, name in enumerate(inputs)}
+    types = [(field, str | None if name in texts else float | None) for field, name in fields.items()]
+    features = msgspec.defstruct("Features", types, rename=fields, forbid_unknown_fields=True, gc=False)
+    decode = msgspec.json.Decoder(msgspec.defstruct("Given", [("features", features)], forbid_unknown_fields=True, gc=False)).decode
+    return lambda body: msgspec.structs.astuple(decode(body).features)  # type: ignore[attr-defined]
 
 
 def load(case: UseCase, models: ModelStore, current: dict[str, Any]) -> Live:

@@ -210,7 +210,8 @@ def _case_paths(scorer: Scorer) -> Json:
             | {
                 "operationId": f"{case.name}_score_batch",
                 "summary": "Score up to 1,000 events, each as if those before it had come first",
-                "description": "All of them, or none if one is invalid. A problem names the row by its number, from 0: `3.amount`.",
+                "description": "None is scored if one is invalid; a problem names the row by its number, from 0: `3.amount`. After a 503, "
+                "send all of them again: those that were scored before get the same answer, and count once.",
                 "parameters": options,
                 "requestBody": _body(_list(_ref(event))),
                 "responses": _responses(_object({"scores": {"type": "array", "items": _ref("Score")}})),

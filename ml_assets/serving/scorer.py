@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -101,7 +101,7 @@ class Scorer:
         self.label_table = self.case.label.table if isinstance(self.case.label, Reported) else self.case.events
         self._numeric = [column.name for column in self.case.features.columns if column.dtype is not DType.STRING]
         self._encode = msgspec.json.Encoder().encode
-        self._waiting: list[tuple[Asked, asyncio.Future[bytes]]] = []
+        self._waiting: list[tuple[Asked, Callable[[bytes | Exception], None]]] = []
         self._waited_for = 0
         self._down_until, self._down = 0.0, ""
         self._kept = self.features.kept.get(self.case.events)
@@ -183,10 +183,19 @@ class Scorer:
             NotReadyError, StoreDownError, LogFullError: no score was given, and nothing was kept.
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def done(result: bytes | Exception) -> None:
+            if not future.done():
+                future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
+
+        self.score_soon(asked, done)
+        return await future
+
+    def score_soon(self, asked: Asked, done: Callable[[bytes | Exception], None]) -> None:
+        """The same for one who wants to be called."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append((asked, future))
-        return await future
+        self._waiting.append((asked, done))
 
     def score_now(self, asked: Sequence[Asked]) -> list[bytes]:
         """The same for many events at once, in the order of their times, as far as they fit in batches."""
@@ -206,15 +215,14 @@ class Scorer:
         self._waited_for = 0
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), MOST_AT_ONCE):
-            some = [(asked, future) for asked, future in waiting[start : start + MOST_AT_ONCE] if not future.done()]
+            some = waiting[start : start + MOST_AT_ONCE]
+            results: Sequence[bytes | Exception]
             try:
-                entries = self._score([asked for asked, _ in some])
+                results = self._score([asked for asked, _ in some])
             except Exception as error:  # whatever it is, everyone who waits has to hear of it
-                for _, future in some:
-                    future.set_exception(error)
-            else:
-                for (_, future), entry in zip(some, entries, strict=True):
-                    future.set_result(entry)
+                results = [error] * len(some)
+            for (_, done), result in zip(some, results, strict=True):
+                done(result)
 
     # What is answered ----------------------------------------------------------------------------------------------------------
 

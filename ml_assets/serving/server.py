@@ -78,6 +78,7 @@ def serve(settings: Settings) -> None:
             port=settings.port,
             workers=settings.workers,
             access_log=False,
+            proxy_headers=False,
             log_config=_LOGGING,
             timeout_graceful_shutdown=10,
             timeout_keep_alive=75,

@@ -1,8 +1,9 @@
 """Gradient-boosted trees: LightGBM, kept as its text model."""
 
 import ctypes
+import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -32,23 +33,31 @@ class SingleRow:
 
     def __call__(self, values: FloatArray | Sequence[float]) -> float:
         try:
-            row, arguments, result = self._of_thread.kept
+            row, pack, arguments, result = self._of_thread.kept
         except AttributeError:
-            row, arguments, result = self._of_thread.kept = self._prepared()
+            row, pack, arguments, result = self._of_thread.kept = self._prepared()
         if len(values) != len(row):
             raise ValueError(f"{len(values)} values for a model of {len(row)} features")
-        row[:] = values
+        if isinstance(values, np.ndarray):
+            row[:] = values
+        else:
+            pack(row, 0, *values)  # in a third of the time
         if _LIB.LGBM_BoosterPredictForMatSingleRowFast(*arguments):
             _raise()
         return float(result.value)
 
-    def _prepared(self) -> tuple[FloatArray, tuple[object, ...], ctypes.c_double]:
-        """A row to be filled, what is handed over for it, and where the result will be."""
+    def _prepared(self) -> tuple[FloatArray, Callable[..., None], tuple[object, ...], ctypes.c_double]:
+        """A row to be filled, how, what is handed over for it, and where the result will be."""
         config, result = _FastConfig(self._booster), ctypes.c_double()
         row = np.empty(config.inputs)
         handle = ctypes.c_void_p(config.handle.value)
         handle.config = config  # type: ignore[attr-defined]  # it lives as long
-        return row, (handle, row.ctypes.data, ctypes.byref(ctypes.c_int64()), ctypes.byref(result)), result
+        return (
+            row,
+            struct.Struct(f"{config.inputs}d").pack_into,
+            (handle, row.ctypes.data, ctypes.byref(ctypes.c_int64()), ctypes.byref(result)),
+            result,
+        )
 
 
 class _FastConfig:

@@ -148,6 +148,9 @@ def test_other_contradictions_are_rejected_with_their_reason() -> None:
     assert reason(row | {"sched_dep_time": "805"}) == "sched_dep_time is not hour and minute"
     assert reason(row | {"delivered_day": "5"}) == "year, month, day are not the delivered day"
     assert reason(row | {"month": "2", "delivered_day": "30"}) == "year, month, day are not the delivered day"
+    last = {"month": "12", "delivered_day": "31", "hour": "23", "sched_dep_time": "2300"}
+    for year in ("0", "1", "9999", "290000"):
+        assert reason(row | last | {"year": year}) == "year, month, day are not the delivered day"
 
 
 def test_weather_of_the_doubled_hour_is_two_observations() -> None:

@@ -112,6 +112,7 @@ def derive_planes(rows: pd.DataFrame) -> pd.DataFrame:
 def _new_york_instants(rows: pd.DataFrame, minute: Any) -> tuple[pd.Series, pd.Series]:
     """UTC instants of the local clock times, and why a row has none."""
     date = pd.to_datetime(rows[["year", "month", "day"]], errors="coerce")
+    date = date.where(date.dt.year.between(2, 9998))  # beyond, Python has no clock time everywhere
     clock = date + pd.to_timedelta(rows["hour"] * 60 + minute, unit="min")
     in_summer = ((clock.dt.floor("h") - rows["time_hour"].dt.tz_convert(None)) == pd.Timedelta(hours=-4)).to_numpy()
     instant = clock.dt.tz_localize(TIMEZONE, ambiguous=in_summer, nonexistent="NaT").dt.tz_convert("UTC")
