@@ -253,7 +253,7 @@ class _Endpoints:
 
     def _score_given(self) -> None:
         given, self._given = self._given, []
-        results = []
+        results: list[tuple[Callable[[Response | Exception], None], Response | Exception]] = []
         for body, done in given:
             try:
                 results.append((done, self._score_of(body)))
