@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from ml_assets.serving.listening import listener
+from ml_assets.serving.listening import listener, require_free
 from ml_assets.serving.metrics_folder import FOLDER
 
 SETTINGS = "ML_ASSETS_SERVE"
@@ -54,7 +54,7 @@ def serve(settings: Settings) -> None:
     """Serves until it is told to stop.
 
     Raises:
-        ValueError: it would let everybody in from other machines.
+        ValueError: it would let everybody in from other machines, or somebody else listens there.
     """
     from ml_assets.serving.keeper import keeping
     from ml_assets.serving.keys import list_keys
@@ -64,6 +64,7 @@ def serve(settings: Settings) -> None:
             f"--host {settings.host} can be reached from other machines, and there is no API key: "
             f"ml-assets keys create NAME --scope score"
         )
+    require_free(settings.host, settings.port)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST_FILES, hard) if hard > 0 else MOST_FILES, hard))
     # uvicorn raises the signal that stopped it once more: by then everything is closed, and the exit code is 0.
@@ -89,7 +90,8 @@ def serve(settings: Settings) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             if settings.workers > 1:
-                Multiprocess(config, sockets=[listener(config)]).run()
+                with contextlib.closing(listener(config)) as listening:
+                    Multiprocess(config, sockets=[listening]).run()
             else:
                 server = uvicorn.Server(config)
                 server.run()
