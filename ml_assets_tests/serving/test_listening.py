@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections import Counter
+from contextlib import closing
 from multiprocessing.connection import Connection
-from typing import Any
 
 import pytest
 from uvicorn import Config
@@ -49,16 +50,21 @@ def test_connections_that_come_at_once_are_spread_over_all_processes(host: str) 
             process.join()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_port_is_taken_once(workers: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_port_is_taken_once(processes: int) -> None:
     port = free_port()
     require_free("127.0.0.1", port)
-    taken: Any = (
-        listener(Config(app="none", port=port, workers=workers)) if workers > 1 else socket.create_server(("127.0.0.1", port))
-    )
-    with pytest.raises(ValueError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use; choose another --port"):
+    if processes == 1:
+        taken = socket.create_server(("127.0.0.1", port))
+    else:
+        with closing(listener(Config(app="none", port=port))) as shared:
+            taken = pickle.loads(pickle.dumps(shared))
+        taken.listen()
+    with (
+        taken,
+        pytest.raises(ValueError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use; choose another --port"),
+    ):
         require_free("127.0.0.1", port)
-    taken.close()
 
 
 def test_addresses_of_other_machines() -> None:
