@@ -216,7 +216,9 @@ class _Exchange:
 
     def set(self) -> None:
         """Uvicorn has news: more of the body, its end, or that of the connection."""
-        if not self.more_body and not self.disconnected:
+        if self.more_body:
+            self._connection.flow.resume_reading()  # uvicorn pauses it, for those who take a body in parts
+        elif not self.disconnected:
             self._direct(self._headers, self.body, self._answer)
 
     def _answer(self, response: Response) -> None:

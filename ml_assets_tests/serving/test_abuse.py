@@ -299,8 +299,9 @@ def test_a_body_of_just_the_limit(plain: Service, world: World) -> None:
 def test_a_length_that_is_not_that_of_the_body(service: Service, world: World) -> None:
     body = written(world.rows()[0])
     for length in (len(body) - 5, -5, "+5", "abc", "5, 6", 10**30):
-        [answer] = exchange(service, posted(body, length=length))
-        assert (answer.status, answer.closed) == (400, True), length
+        answers = exchange(service, posted(body, length=length))  # where it is too short, to what it holds and to the rest
+        assert {answer.status for answer in answers} == {400}, length
+        assert answers[-1].closed, length
     for head in (
         b"Content-Length: 5\r\nContent-Length: 6",
         b"Content-Length: 5\r\nTransfer-Encoding: chunked",
