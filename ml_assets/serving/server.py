@@ -29,6 +29,7 @@ SETTINGS = "ML_ASSETS_SERVE"
 """How the processes are told what to serve."""
 LOOK_EVERY_SECONDS = 1.0
 MOST_FILES = 65_536
+_COUNTS = "ml-assets-metrics-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,13 +102,27 @@ def serve(settings: Settings) -> None:
 
 @contextmanager
 def _counting_in_a_folder() -> Iterator[None]:
-    """Where the processes count for Prometheus, gone when all have ended."""
-    folder = tempfile.mkdtemp(prefix="ml-assets-metrics-")
+    """Where the processes count for Prometheus, gone when all have ended; what services left that were killed goes before."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_COUNTS}*-*"):
+        number = left.name.removeprefix(_COUNTS).split("-")[0]
+        if number.isdigit() and not _is_alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"{_COUNTS}{os.getpid()}-")
     os.environ[FOLDER] = folder
     try:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def application() -> Any:
