@@ -212,7 +212,11 @@ class _Exchange:
 
     def __init__(self, connection: "Connection", direct: Direct, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._connection, self._direct, self._headers = connection, direct, headers
-        self.message_event = self
+
+    @property
+    def message_event(self) -> "_Exchange":
+        """What uvicorn tells its news. Not an attribute: an object that has itself is left to the garbage collector."""
+        return self
 
     def set(self) -> None:
         """Uvicorn has news: more of the body, its end, or that of the connection."""

@@ -173,10 +173,10 @@ def build(settings: Settings) -> Any:
 
 
 def _leave_alone_what_stays() -> None:
-    """Modules and models are no garbage: to look through them takes 50 ms each time. What comes later is looked through less often."""
+    """Modules and models are no garbage: to look through them takes 50 ms each time. What requests leave is little, and looked through often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 50, 1000)
+    gc.set_threshold(1_000, 50, 1000)
 
 
 _LOGGING: dict[str, Any] = {

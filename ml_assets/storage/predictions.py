@@ -1,7 +1,7 @@
 """The log of online scores: JSON lines, a folder for each day of the events, a file for each process that scored.
 
 A line is one event: what was answered and all its features. Lines are written by one thread, off the path of requests. A process that is
-killed loses what it had not yet written, at most `MOST_WAITING` events and in practice those of the last milliseconds; one that is
+killed loses what it had not yet written, at most `MOST_WAITING` events and in practice those of the last `GATHER_SECONDS`; one that is
 stopped loses nothing.
 """
 
