@@ -173,7 +173,7 @@ def build(settings: Settings) -> Any:
 
 
 def _leave_alone_what_stays() -> None:
-    """Modules and models are no garbage: to look through them takes 50 ms each time. What requests leave is little, and looked through often."""
+    """Modules and models are no garbage: to look through them takes 50 ms each time. What requests leave is looked through often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(1_000, 50, 1000)
