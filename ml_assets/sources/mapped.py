@@ -1,7 +1,7 @@
 """A source that reads the reader's own Parquet or CSV files, each of any number of days, under the column names of a table.
 
-Belongs here: finding files, which days they hold, and reading those. Does not: how a value is written as text
-(`sources.as_text`), how a mapping is written down (`sources.mapping`), or what the columns mean (`stages.clean`).
+Belongs here: finding files, which days they hold, and reading those. Does not: what becomes of their columns (`sources.delivered`), or how
+a mapping is written down (`sources.mapping`).
 """
 
 import hashlib
@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ml_assets.sources.as_text import days_of, plain, text_of, time_text
-from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united, unpacked, with_provenance
+from ml_assets.sources.delivered import Delivered, Time, as_delivered
+from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united, unpacked
 from ml_assets.use_case import Batch, Day
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -28,16 +26,11 @@ AT_ONCE = 2**17
 """Rows of a Parquet file in memory before those that nobody asked for are dropped."""
 
 _UNREADABLE = (*UNREADABLE, pa.ArrowException, OverflowError)
-_NO_DELAY = timedelta(0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MappedFiles:
-    """All files that match a pattern; every value is delivered as the shortest text that reads back the same.
-
-    A time without its offset from UTC is clock time in `timezone` and delivered with its offset. A clock time that does not
-    exist there, or exists twice, stays in its day and is delivered without an offset: cleaning rejects it and says so.
-    A delivered column of the name of a provenance column is kept as `delivered_as` says.
+    """All files that match a pattern, their rows as `Delivered` says.
 
     A file that cannot be read may hold any day, so it is a problem of all; one that lacks a column, of the days it holds.
 
@@ -101,7 +94,7 @@ class MappedFiles:
         for table in tables:
             counted.update({each["values"]: each["counts"] for each in pc.value_counts(table["day"]).to_pylist()})
         versions = {day: self._version(survey, day) for day in ready}
-        return Batch(rows=united([self._no_rows(), *tables]), counted=dict(counted), versions=versions, problems=problems)
+        return Batch(rows=united([self._delivered.no_rows(), *tables]), counted=dict(counted), versions=versions, problems=problems)
 
     # What the files hold ------------------------------------------------------------------------------------------------------
 
@@ -131,13 +124,12 @@ class MappedFiles:
         return "; ".join(faults) or None
 
     def _lacking(self, file: "_File") -> str | None:
-        absent = [f"{column} ({use})" for column, use in self._needed.items() if column not in file.content.columns]
-        return f"{file.path} has no column {', '.join(absent)}; it has {', '.join(file.content.columns)}" if absent else None
+        lacking = self._delivered.lacking(file.content.columns)
+        return f"{file.path} {lacking}" if lacking else None
 
     def _version(self, survey: "_Survey", day: Day) -> str:
         held = [(file.name, file.content.version) for file in survey.files if day in file.content.days]
-        declared = (sorted(self._sources.items()), self.day_column, self.timezone, self.where, self.missing)
-        return digest(repr((held, declared)).encode() if held else b"")
+        return digest(repr((held, (*self._delivered.meaning, self.missing))).encode() if held else b"")
 
     # Rows ---------------------------------------------------------------------------------------------------------------------
 
@@ -146,81 +138,35 @@ class MappedFiles:
         parts = [index for index, part in enumerate(file.content.parts) if not part.isdisjoint(days)]
         if not parts:
             return []
+        delivered = self._delivered
         with _opened(file.path, self.missing) as opened:
             tables = [
-                self._delivered(file, before, batch, days) for part in parts for before, batch in opened.pieces(part, self._needed)
+                delivered.rows(batch, days, file=file.name, version=file.content.version, before=before)
+                for part in parts
+                for before, batch in opened.pieces(part, delivered.needed)
             ]
         if _stamp(file.path) != file.stamp:
             raise ValueError("it changed while it was read: materialise the day again")
         return tables
 
-    def _delivered(self, file: "_File", before: int, batch: pa.RecordBatch, days: Sequence[Day]) -> pa.Table:
-        of_row = _days(batch, self._reading)
-        kept = pc.and_(pc.is_in(of_row, pa.array(days, pa.string())), _kept(batch, self._reading))
-        rows = batch.filter(kept)
-        return with_provenance(
-            pa.table([self._values(rows, name) for name in self._sources], schema=self._schema),
-            of_row.filter(kept),
-            file.name,
-            file.content.version,
-            rows=pa.array(np.flatnonzero(kept) + before + 1, pa.int64()),
-        )
-
-    def _values(self, rows: pa.RecordBatch, name: str) -> pa.Array:
-        column, delay = self._sources[name]
-        if not column:
-            return pa.nulls(rows.num_rows, pa.string())
-        with _naming(column):
-            if name == self.day_column or name in self.delayed:
-                return time_text(rows[column], self.timezone, delay)
-            return text_of(rows[column], self.timezone)
-
-    def _no_rows(self) -> pa.Table:
-        """So that the columns are there when no row is."""
-        return with_provenance(self._schema.empty_table(), "", "", "")
-
     # The declaration ----------------------------------------------------------------------------------------------------------
 
     @property
-    def _sources(self) -> dict[str, tuple[str, timedelta]]:
-        return {name: (column, _NO_DELAY) for name, column in self.columns.items()} | dict(self.delayed)
-
-    @property
-    def _needed(self) -> dict[str, str]:
-        """Columns in the files, and what each is needed for."""
-        needed = {self.where[0]: "which rows to keep"} if self.where else {}
-        return needed | {column: name for name, (column, _) in self._sources.items() if column}
-
-    @property
-    def _schema(self) -> pa.Schema:
-        return pa.schema([(name, pa.string()) for name in self._sources])
+    def _delivered(self) -> Delivered:
+        return Delivered(
+            columns=self.columns, day_column=self.day_column, timezone=self.timezone, delayed=self.delayed, where=self.where
+        )
 
     @property
     def _reading(self) -> "_Reading":
-        column, delay = self._sources[self.day_column]
-        return _Reading(column=column, delay=delay, timezone=self.timezone, where=self.where, missing=self.missing)
+        return _Reading(time=self._delivered.time, missing=self.missing)
 
     def _faults(self) -> Iterator[str]:
         if not self.pattern.endswith(SUFFIXES) or Path(self.pattern).is_absolute():
             yield f"expected a pattern below the folder that ends in {', '.join(SUFFIXES)}"
-        if twice := sorted(set(self.columns) & set(self.delayed)):
-            yield f"{', '.join(twice)} is both a column and a delayed one"
-        if empty := sorted(name for name, (column, _) in self._sources.items() if not column and name in self.delayed):
-            yield f"the delayed {', '.join(empty)} has no column in the files"
-        if not self._sources.get(self.day_column, ("",))[0]:
-            yield f"the day column {self.day_column} has no column in the files"
         if self.complete_to is not None and as_day(self.complete_to) != self.complete_to:
             yield f"complete_to is {self.complete_to!r}, expected a day such as 2018-04-01"
-        if not is_timezone(self.timezone):
-            yield f"the time zone is {self.timezone!r}, expected a name such as Europe/Berlin"
-
-
-def is_timezone(name: str) -> bool:
-    """Whether the time zone database has it."""
-    try:
-        return bool(ZoneInfo(name))
-    except (OSError, ValueError, LookupError):
-        return False
+        yield from self._delivered.faults()
 
 
 # Which days a file holds ------------------------------------------------------------------------------------------------------
@@ -232,10 +178,7 @@ _Stamp = tuple[int, int, int]
 class _Reading:
     """On what the days of a file depend besides its bytes."""
 
-    column: str
-    delay: timedelta
-    timezone: str
-    where: tuple[str, str] | None
+    time: Time
     missing: tuple[str, ...]
 
 
@@ -289,15 +232,15 @@ def _content(path: Path, stamp: _Stamp, reading: _Reading) -> _Content:
     parts = []
     timeless = None
     with _opened(path, reading.missing) as opened:
-        if reading.column not in opened.columns:
-            raise ValueError(f"no column {reading.column}, which says the day; it has {', '.join(opened.columns)}")
-        needed = [name for name in (reading.column, *(reading.where or ())[:1]) if name in opened.columns]
+        time = reading.time
+        if time.column not in opened.columns:
+            raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
+        needed = [name for name in (time.column, *(time.where or ())[:1]) if name in opened.columns]
         for part in range(len(opened.sizes)):
             days: set[Day] = set()
             for before, batch in opened.pieces(part, needed):
-                of_row = _days(batch, reading)
-                days.update(of_row.drop_null().unique().to_pylist())
-                timeless = timeless or _timeless(batch, of_row, reading, before)
+                days.update(time.days(batch).drop_null().unique().to_pylist())
+                timeless = timeless or time.timeless(batch, before)
             parts.append(frozenset(days))
     return _Content(
         version=_hash(path, stamp),
@@ -306,29 +249,6 @@ def _content(path: Path, stamp: _Stamp, reading: _Reading) -> _Content:
         days=frozenset().union(*parts),
         timeless=timeless,
     )
-
-
-def _days(batch: pa.RecordBatch, reading: _Reading) -> pa.Array:
-    """The day of each row; null without a time that can be read."""
-    with _naming(reading.column):
-        return days_of(batch[reading.column], reading.timezone, reading.delay)
-
-
-def _kept(batch: pa.RecordBatch, reading: _Reading) -> pa.Array:
-    if reading.where is None or reading.where[0] not in batch.schema.names:
-        return pa.repeat(True, batch.num_rows)
-    column, text = reading.where
-    with _naming(column):
-        return pc.fill_null(pc.equal(text_of(batch[column], reading.timezone), text), False)
-
-
-def _timeless(batch: pa.RecordBatch, days: pa.Array, reading: _Reading, before: int) -> str | None:
-    row = pc.index(pc.and_(pc.is_null(days), _kept(batch, reading)), True).as_py()
-    if row < 0:
-        return None
-    value = batch[reading.column][row]
-    got = repr(str(value)) if value.is_valid else "missing"
-    return f"row {before + row + 1}: {reading.column} is {got}, expected a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z"
 
 
 # A file in pieces -------------------------------------------------------------------------------------------------------------
@@ -346,7 +266,7 @@ class _Opened:
         """Each batch, and the number of rows of the file before it."""
         before = sum(self.sizes[:part])
         for batch in self.batches(part, list(names)):
-            yield before, pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
+            yield before, as_delivered(batch)
             before += batch.num_rows
 
 
@@ -370,11 +290,3 @@ def _opened(path: Path, missing: tuple[str, ...]) -> Iterator[_Opened]:
             sizes=(table.num_rows,),
             batches=lambda _, names: iter(table.select(names).to_batches()),
         )
-
-
-@contextmanager
-def _naming(column: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"column {column} {error}") from error

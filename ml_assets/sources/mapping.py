@@ -28,8 +28,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ml_assets.sources.delivered import is_timezone
 from ml_assets.sources.files import as_day
-from ml_assets.sources.mapped import SUFFIXES, MappedFiles, is_timezone
+from ml_assets.sources.mapped import SUFFIXES, MappedFiles
 from ml_assets.use_case import Day
 
 

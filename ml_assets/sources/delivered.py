@@ -1,0 +1,169 @@
+"""Rows in a source's own form, as the table of a case is delivered: its columns as text, with their days and their provenance.
+
+Belongs here: what a declaration means that every source shares. Does not: where rows come from (the other modules), how a value is written
+as text (`sources.as_text`), or what the columns mean (`stages.clean`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.sources.as_text import days_of, plain, text_of, time_text
+from ml_assets.sources.files import with_provenance
+from ml_assets.use_case import Day
+
+_NO_DELAY = timedelta(0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """Which columns of a source are those of a table. Every value is delivered as the shortest text that reads back the same.
+
+    A time without its offset from UTC is clock time in `timezone` and delivered with its offset. A clock time that does not
+    exist there, or exists twice, stays in its day and is delivered without an offset: cleaning rejects it and says so.
+    A delivered column of the name of a provenance column is kept as `delivered_as` says.
+    """
+
+    columns: Mapping[str, str]
+    """Delivered column → column of the source; "" where it has none: it is delivered without values."""
+    day_column: str
+    """Delivered column whose time says to which day a row belongs."""
+    timezone: str
+    delayed: Mapping[str, tuple[str, timedelta]] = field(default_factory=dict)
+    """Delivered column → a time of the source and how much later the delivered time is. A delay of 0 reads text as a time."""
+    where: tuple[str, str] | None = None
+    """A column of the source and its text in the rows to keep; None keeps all."""
+
+    @property
+    def needed(self) -> dict[str, str]:
+        """Columns of the source, and what each is needed for."""
+        needed = {self.where[0]: "which rows to keep"} if self.where else {}
+        return needed | {column: name for name, (column, _) in self._sources.items() if column}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of what is delivered, without provenance."""
+        return pa.schema([(name, pa.string()) for name in self._sources])
+
+    @property
+    def time(self) -> "Time":
+        """Which time of the source says to which day a row belongs."""
+        column, delay = self._sources[self.day_column]
+        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where)
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """Everything on which it depends what is delivered of a row, for a version."""
+        return sorted(self._sources.items()), self.day_column, self.timezone, self.where
+
+    def lacking(self, there: Sequence[str]) -> str:
+        """What of it a source with these columns does not have, or ""."""
+        absent = [f"{column} ({use})" for column, use in self.needed.items() if column not in there]
+        return f"has no column {', '.join(absent)}; it has {', '.join(there)}" if absent else ""
+
+    def rows(self, batch: pa.RecordBatch, days: Sequence[Day], *, file: str, version: str, before: int) -> pa.Table:
+        """The rows of these days, with their provenance; `before` of the source's rows came before the batch.
+
+        Raises:
+            ValueError: a column is of a type that has no text.
+        """
+        of_row = self.time.days(batch)
+        kept = pc.and_(pc.is_in(of_row, pa.array(days, pa.string())), self.time.kept(batch))
+        rows = batch.filter(kept)
+        return with_provenance(
+            pa.table([self._values(rows, name) for name in self._sources], schema=self.schema),
+            of_row.filter(kept),
+            file,
+            version,
+            rows=pa.array(np.flatnonzero(kept) + before + 1, pa.int64()),
+        )
+
+    def no_rows(self) -> pa.Table:
+        """So that the columns are there when no row is."""
+        return with_provenance(self.schema.empty_table(), "", "", "")
+
+    def faults(self) -> Iterator[str]:
+        """What contradicts itself."""
+        if twice := sorted(set(self.columns) & set(self.delayed)):
+            yield f"{', '.join(twice)} is both a column and a delayed one"
+        if empty := sorted(name for name, (column, _) in self._sources.items() if not column and name in self.delayed):
+            yield f"the delayed {', '.join(empty)} has no column in the files"
+        if not self._sources.get(self.day_column, ("",))[0]:
+            yield f"the day column {self.day_column} has no column in the files"
+        if not is_timezone(self.timezone):
+            yield f"the time zone is {self.timezone!r}, expected a name such as Europe/Berlin"
+
+    def _values(self, rows: pa.RecordBatch, name: str) -> pa.Array:
+        column, delay = self._sources[name]
+        if not column:
+            return pa.nulls(rows.num_rows, pa.string())
+        with naming(column):
+            if name == self.day_column or name in self.delayed:
+                return time_text(rows[column], self.timezone, delay)
+            return text_of(rows[column], self.timezone)
+
+    @property
+    def _sources(self) -> dict[str, tuple[str, timedelta]]:
+        return {name: (column, _NO_DELAY) for name, column in self.columns.items()} | dict(self.delayed)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Time:
+    """Which time says to which day a row belongs, and which rows count."""
+
+    column: str
+    delay: timedelta
+    timezone: str
+    where: tuple[str, str] | None
+
+    def days(self, batch: pa.RecordBatch) -> pa.Array:
+        """The day of each row; null without a time that can be read."""
+        with naming(self.column):
+            return days_of(batch[self.column], self.timezone, self.delay)
+
+    def kept(self, batch: pa.RecordBatch) -> pa.Array:
+        """Whether each row is to be kept."""
+        if self.where is None or self.where[0] not in batch.schema.names:
+            return pa.repeat(True, batch.num_rows)
+        column, text = self.where
+        with naming(column):
+            return pc.fill_null(pc.equal(text_of(batch[column], self.timezone), text), False)
+
+    def timeless(self, batch: pa.RecordBatch, before: int) -> str | None:
+        """The first row to keep whose time cannot be read."""
+        row = pc.index(pc.and_(pc.is_null(self.days(batch)), self.kept(batch)), True).as_py()
+        if row < 0:
+            return None
+        value = batch[self.column][row]
+        got = repr(str(value)) if value.is_valid else "missing"
+        return (
+            f"row {before + row + 1}: {self.column} is {got}, expected a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z"
+        )
+
+
+def as_delivered(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same values, text as `string` however it was encoded."""
+    return pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
+
+
+def is_timezone(name: str) -> bool:
+    """Whether the time zone database has it."""
+    try:
+        return bool(ZoneInfo(name))
+    except (OSError, ValueError, LookupError):
+        return False
+
+
+@contextmanager
+def naming(column: str) -> Iterator[None]:
+    """Says of an error in which column it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"column {column} {error}") from error
