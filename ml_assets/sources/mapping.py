@@ -1,6 +1,6 @@
-"""How a reader writes down which of their files and columns are a table: one TOML file.
+"""How a reader writes down which of their files, or rows of a database, and which columns are a table: one TOML file.
 
-Belongs here: the form of that file, and what is wrong with one. Does not: the reading of what it names (`sources.mapped`).
+Belongs here: the form of that file, and what is wrong with one. Does not: the reading of what it names (`sources.mapped`, `sources.sql`).
 
     start = "2018-04-01"                    # first day
     end = "2018-08-09"                      # first day of which the files say nothing
@@ -13,24 +13,35 @@ Belongs here: the form of that file, and what is wrong with one. Does not: the r
     columns = {transaction_id = "TRANSACTION_ID", paid_at = "TX_DATETIME"}
 
     [chargebacks]
-    of = "transactions"                     # its files, and its columns unless named here
+    of = "transactions"                     # its files (or its rows of the database), and its columns unless named here
     flag = "TX_FRAUD"                       # only rows in which this column is 1
     delay_days = 7                          # for the times in `delayed`
     columns = {scenario = "TX_FRAUD_SCENARIO"}
     delayed = {reported_at = "TX_DATETIME"}
+
+or in a database, with `${NAME}` for what stands in the environment:
+
+    database = "postgresql+psycopg://reader:${PGPASSWORD}@db.example.com/bank"
+
+    [transactions]
+    rows = "payments"                       # a table, or a query
 """
 
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Self
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ml_assets.sources.delivered import is_timezone
+from ml_assets.sources.delivered import Delivered, is_timezone
 from ml_assets.sources.files import as_day
 from ml_assets.sources.mapped import SUFFIXES, MappedFiles
+from ml_assets.sources.sql import SqlRows
 from ml_assets.use_case import Day
 
 
@@ -70,8 +81,10 @@ class TableMapping(BaseModel):
 
     files: Annotated[str, AfterValidator(_pattern)] | None = None
     """Glob below the folder."""
+    rows: str | None = None
+    """Instead of `files`: a table of the database, or a query."""
     of: str | None = None
-    """Instead of `files`: the table whose files these rows are in, and whose columns they have unless named here."""
+    """Instead of both: the table whose files or rows these are, and whose columns they have unless named here."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Delivered column → column in the files; "" where they have none."""
     flag: _ColumnName | None = None
@@ -83,8 +96,8 @@ class TableMapping(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if (self.files is None) == (self.of is None):
-            raise ValueError("expected either `files` or `of`")
+        if [self.files, self.rows, self.of].count(None) != 2:
+            raise ValueError("expected one of `files`, `rows` and `of`")
         if self.delay_days and not self.delayed:
             raise ValueError('expected the times to delay, such as delayed = {reported_at = "TX_DATETIME"}, with `delay_days`')
         if twice := sorted(set(self.columns) & set(self.delayed)):
@@ -108,6 +121,8 @@ class FileMapping(BaseModel):
     """Of times without an offset, and of days."""
     folder: Path
     """Of all files."""
+    database: str | None = None
+    """SQLAlchemy's URL of the database that holds the tables with `rows`."""
     tables: dict[str, TableMapping]
 
     @model_validator(mode="after")
@@ -117,17 +132,22 @@ class FileMapping(BaseModel):
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"expected `end` after `start`, which is {self.start}")
         for name, table in self.tables.items():
-            if table.of is not None and getattr(self.tables.get(table.of), "files", None) is None:
-                raise ValueError(f"{name}.of is {table.of!r}, expected a table with `files`: {', '.join(self._with_files)}")
+            if table.of is not None and table.of not in self._whole:
+                raise ValueError(f"{name}.of is {table.of!r}, expected a table with `files` or `rows`: {', '.join(self._whole)}")
+            if table.rows is not None and self.database is None:
+                raise ValueError(f'{name}.rows needs a database, such as database = "sqlite:////path/to/file.db" at the top')
         return self
 
     @property
-    def _with_files(self) -> list[str]:
-        return [name for name, table in self.tables.items() if table.files is not None]
+    def _whole(self) -> list[str]:
+        return [name for name, table in self.tables.items() if table.of is None]
 
 
-def read_mapping(file: Path) -> FileMapping:
+def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({})) -> FileMapping:
     """What a TOML file declares, in the form that the module shows.
+
+    Args:
+        environment: what `${NAME}` stands for in the address of the database.
 
     Raises:
         ValueError: the file cannot be read, or a field is not what it should be: names the file, the field, what it got and
@@ -139,9 +159,13 @@ def read_mapping(file: Path) -> FileMapping:
         raise ValueError(f"{file}: expected a TOML file: {error}") from error
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
     own = {name: value for name, value in settings.items() if name not in tables}
-    if unknown := sorted(set(own) - {"start", "end", "first_go_live", "timezone", "folder"}):
-        raise ValueError(f"{file}: unknown {', '.join(unknown)}; expected start, end, first_go_live, timezone, folder and tables")
+    if unknown := sorted(set(own) - {"start", "end", "first_go_live", "timezone", "folder", "database"}):
+        raise ValueError(
+            f"{file}: unknown {', '.join(unknown)}; expected start, end, first_go_live, timezone, folder, database and tables"
+        )
     own["folder"] = file.parent / _text(file, "folder", own.get("folder", "."))
+    if "database" in own:
+        own["database"] = _filled(file, _text(file, "database", own["database"]), environment)
     try:
         return FileMapping.model_validate({**own, "tables": tables, "file": file})
     except ValidationError as error:
@@ -155,7 +179,7 @@ def source_of(
     day_column: str,
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
-) -> MappedFiles:
+) -> MappedFiles | SqlRows:
     """The source of one table.
 
     Args:
@@ -166,7 +190,7 @@ def source_of(
     Raises:
         ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
     """
-    if not mapping.folder.is_dir():
+    if mapping.database is None and not mapping.folder.is_dir():
         raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {mapping.folder} is none")
     if table not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
@@ -178,16 +202,35 @@ def source_of(
     _require_known(mapping, table, [*columns, *declared.delayed], known, optional)
     if not columns.get(day_column) and day_column not in declared.delayed:
         raise ValueError(f"{mapping.file}: [{table}] columns.{day_column}: expected the column in the files that says the day")
-    return MappedFiles(
-        folder=mapping.folder,
-        pattern=files_of.files or "",
+    delivered = Delivered(
         columns=columns,
         day_column=day_column,
         timezone=mapping.timezone,
         delayed={name: (column, timedelta(days=declared.delay_days)) for name, column in declared.delayed.items()},
         where=(declared.flag, declared.flag_is) if declared.flag else None,
+    )
+    if files_of.rows is not None:
+        try:
+            return SqlRows(url=mapping.database or "", rows=files_of.rows, delivered=delivered, complete_to=mapping.end)
+        except ValueError as error:
+            raise ValueError(f"{mapping.file}: [{table}] {error}") from None
+    return MappedFiles(
+        folder=mapping.folder,
+        pattern=files_of.files or "",
+        columns=delivered.columns,
+        day_column=day_column,
+        timezone=mapping.timezone,
+        delayed=delivered.delayed,
+        where=delivered.where,
         complete_to=mapping.end,
     )
+
+
+def _filled(file: Path, text: str, settings: Mapping[str, str]) -> str:
+    names = re.findall(r"\$\{(\w+)\}", text)
+    if absent := sorted({name for name in names if name not in settings}):
+        raise ValueError(f"{file}: database needs {', '.join(absent)} in the environment")
+    return re.sub(r"\$\{(\w+)\}", lambda found: quote(settings[found[1]], safe=""), text)
 
 
 def _require_known(

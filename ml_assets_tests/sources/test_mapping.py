@@ -56,9 +56,18 @@ def test_a_mapping_is_read_with_its_defaults(file: Path) -> None:
 
 
 def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
-    shown = "\n".join(line for line in str(form.__doc__).splitlines() if line.startswith("    "))
+    shown, of_database = (
+        "\n".join(line for line in part.splitlines() if line.startswith("    "))
+        for part in str(form.__doc__).split("or in a database")
+    )
     (tmp_path / "shown.toml").write_text(shown)
     mapping = read_mapping(tmp_path / "shown.toml")
+    (tmp_path / "database.toml").write_text('    start = "2018-04-01"\n' + of_database)
+    found = read_mapping(tmp_path / "database.toml", {"PGPASSWORD": "secret"})
+    assert (found.database, found.tables["transactions"].rows) == (
+        "postgresql+psycopg://reader:secret@db.example.com/bank",
+        "payments",
+    )
     assert source_of(mapping, "transactions", day_column="paid_at").columns["transaction_id"] == "TRANSACTION_ID"
     assert source_of(mapping, "chargebacks", day_column="reported_at").where == ("TX_FRAUD", "1")
 
@@ -138,17 +147,25 @@ def test_what_the_mapping_says_is_what_is_read(file: Path) -> None:
         ('end = "2018-08-09"', 'end = "2018-04-01"', "expected `end` after `start`, which is 2018-04-01"),
         ('end = "2018-08-09"', 'timezone = "Berlin"', "timezone is 'Berlin', expected a time zone such as Europe/Berlin"),
         ('end = "2018-08-09"', "folder = 3", "folder is 3, expected text"),
-        ('end = "2018-08-09"', 'until = "x"', "unknown until; expected start, end, first_go_live, timezone, folder and tables"),
-        ('end = "2018-08-09"', 'file = "x"', "unknown file; expected start, end, first_go_live, timezone, folder and tables"),
+        ('end = "2018-08-09"', 'until = "x"', "unknown until; expected start, end, first_go_live, timezone, folder, database and"),
+        ('end = "2018-08-09"', 'file = "x"', "unknown file; expected start, end, first_go_live, timezone, folder, database and"),
         ('end = "2018-08-09"', "end = ", "expected a TOML file: "),
-        ('files = "cards/*.csv"', "", "transactions: expected either `files` or `of`"),
-        ('of = "transactions"', 'of = "transactions"\nfiles = "*.csv"', "chargebacks: expected either `files` or `of`"),
-        ('of = "transactions"', 'of = "payments"', "chargebacks.of is 'payments', expected a table with `files`: transactions"),
-        ('of = "transactions"', 'of = "chargebacks"', "chargebacks.of is 'chargebacks', expected a table with `files`"),
+        ('files = "cards/*.csv"', "", "transactions: expected one of `files`, `rows` and `of`"),
+        ('of = "transactions"', 'of = "transactions"\nfiles = "*.csv"', "chargebacks: expected one of `files`, `rows` and `of`"),
+        (
+            'of = "transactions"',
+            'of = "payments"',
+            "chargebacks.of is 'payments', expected a table with `files` or `rows`: transactions",
+        ),
+        ('of = "transactions"', 'of = "chargebacks"', "chargebacks.of is 'chargebacks', expected a table with `files` or `rows`"),
         ('files = "cards/*.csv"', 'files = "*.xlsx"', "transactions.files is '*.xlsx', expected a pattern below `folder` that"),
         ('files = "cards/*.csv"', 'files = "/x/*.csv"', "transactions.files is '/x/*.csv', expected a pattern below `folder`"),
         ('amount = "SUM"', "amount = 3", "transactions.columns.amount is 3, input should be a valid string"),
-        ('flag = "FRAUD"', 'flags = "FRAUD"', "chargebacks.flags: unknown, expected files, of, columns, flag, flag_is, delayed"),
+        (
+            'flag = "FRAUD"',
+            'flags = "FRAUD"',
+            "chargebacks.flags: unknown, expected files, rows, of, columns, flag, flag_is, delayed",
+        ),
         ('flag = "FRAUD"', 'flag = ""', "chargebacks.flag is '', expected the name of a column in the files"),
         ("delay_days = 7", "delay_days = -7", "chargebacks.delay_days is -7, input should be greater than or equal to 0"),
         ('delayed = {reported_at = "AT"}', "", "chargebacks: expected the times to delay, such as delayed = {"),

@@ -18,7 +18,7 @@ def for_own_files(case: UseCase, settings: Mapping[str, str]) -> UseCase:
     """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it."""
     if not settings.get(FILES):
         return case
-    mapping = read_mapping(Path(settings[FILES]))
+    mapping = read_mapping(Path(settings[FILES]), settings)
     split = case.split
     needed = split.minimum_training_days + split.holdout_days + 2 * split.embargo_days
     earliest = shift(mapping.start, needed)
