@@ -102,6 +102,10 @@ class SqlRows:
         with self._engine.connect().execution_options(**options) as connection:
             if not options:
                 connection.exec_driver_sql("BEGIN")  # Python's driver of SQLite would begin with the first change only
+            if self._engine.dialect.name == "postgresql":  # a checksum is of text, which depends on these
+                connection.exec_driver_sql(
+                    "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1"
+                )
             self._require_columns(connection)
             yield connection, self._time(connection)
             connection.rollback()

@@ -161,6 +161,17 @@ def test_exactly_the_days_that_changed_have_another_version(url: str, statement:
     assert {day for day in DAYS if before[day] != after[day]} == touched
 
 
+def test_a_version_does_not_depend_on_who_asks(server: Postgres) -> None:
+    fill(server.url, payments())
+    expected = source(server.url).read(DAYS)
+    for setting in ("timezone = 'Asia/Tokyo'", "datestyle = 'German'", "extra_float_digits = -5"):
+        change(server.url, f"ALTER ROLE postgres SET {setting}")
+        found = source(server.url).read(DAYS)
+        change(server.url, "ALTER ROLE postgres RESET ALL")
+        assert found.versions == expected.versions, setting
+        pd.testing.assert_frame_equal(found.rows, expected.rows)
+
+
 def test_a_query_with_a_flag_and_a_delay(server: Postgres) -> None:
     fill(server.url, payments())
     rows = 'SELECT p.*, CASE WHEN "ID" % 2 = 0 THEN 1 ELSE 0 END AS fraud FROM payments p'
