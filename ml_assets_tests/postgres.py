@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 _PACKAGES = Path(sysconfig.get_paths()["purelib"])
@@ -77,24 +78,23 @@ class Postgres:
                 shutil.copytree(_PACKAGES / part, self.folder / part)
             (self.folder / "data").mkdir()
             shutil.chown(self.folder / "data", _USER)
-            for folder in (self.folder, *self.folder.parents):
-                if folder.stat().st_uid == 0 and folder.name.startswith("pytest-"):
-                    folder.chmod(0o755)
             self.folder.chmod(0o755)
         return home
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
-    """A server of one's own."""
+def running_postgres() -> Iterator[Postgres]:
+    """A server of one's own, in a folder that its user can reach: those of pytest are closed to others."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        server = Postgres(folder=folder, port=bound.getsockname()[1])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+        port: int = bound.getsockname()[1]
+    with TemporaryDirectory(prefix="postgres-") as folder:
+        server = Postgres(folder=Path(folder), port=port)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def _as_user() -> dict[str, Any]:

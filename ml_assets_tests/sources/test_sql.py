@@ -60,8 +60,8 @@ def payments() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as started:
+def server() -> Iterator[Postgres]:
+    with running_postgres() as started:
         yield started
 
 
@@ -243,10 +243,10 @@ def test_times_that_cannot_be_compared(tmp_path: Path) -> None:
 # What can go wrong on the way ----------------------------------------------------------------------------------------------------
 
 
-def test_wrong_credentials_are_said_without_the_password(tmp_path: Path) -> None:
-    with running_postgres(tmp_path) as server:
+def test_wrong_credentials_are_said_without_the_password() -> None:
+    with running_postgres() as server:
         change(server.url, "CREATE ROLE reader LOGIN PASSWORD 'right'")
-        (tmp_path / "data" / "pg_hba.conf").write_text("host all postgres all trust\nhost all all all scram-sha-256\n")
+        (server.folder / "data" / "pg_hba.conf").write_text("host all postgres all trust\nhost all all all scram-sha-256\n")
         change(server.url, "SELECT pg_reload_conf()")
         time.sleep(0.2)
         wrong = source(server.url.replace("postgres@", "reader:hunter2@"))
@@ -259,8 +259,8 @@ def test_wrong_credentials_are_said_without_the_password(tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:<psycopg.ServerCursor:ResourceWarning")  # nothing can close one whose server is gone
-def test_a_server_that_is_killed_while_it_is_read_and_comes_back(tmp_path: Path) -> None:
-    with running_postgres(tmp_path) as server:
+def test_a_server_that_is_killed_while_it_is_read_and_comes_back() -> None:
+    with running_postgres() as server:
         many = pd.concat([payments()] * 5_000, ignore_index=True)
         fill(server.url, many)
         reader = source(server.url)
