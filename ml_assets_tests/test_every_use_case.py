@@ -18,7 +18,7 @@ from ml_assets.stages.clean import clean
 from ml_assets.stages.features import columns_of
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.intake import InvalidRowError, RowIntake, Taken
-from ml_assets.stages.online_features import ID_BYTES, kept_of
+from ml_assets.stages.kept import ID_BYTES, kept_of
 from ml_assets.stages.search import DEFAULTS
 from ml_assets.use_case import AlertShare, Column, DType, Label, Range, Reported, Slice, Table, UseCase, day_range, shift
 from ml_assets.use_cases import USE_CASES, configured, find

@@ -16,8 +16,8 @@ import pandas as pd
 
 from ml_assets.stages import online_state
 from ml_assets.stages.features import columns_of, compute
+from ml_assets.stages.kept import layout
 from ml_assets.stages.model import Model
-from ml_assets.stages.online_features import layout
 from ml_assets.stages.package import files_of, manifest_of
 from ml_assets.stages.train import Candidate, Recipe, fit
 from ml_assets.stages.windows import ratio

@@ -11,8 +11,8 @@ from ml_assets.orchestration.daily import Days, stage
 from ml_assets.orchestration.publish import Made
 from ml_assets.stages import online_state, package, skew
 from ml_assets.stages.inputs import FloatArray
+from ml_assets.stages.kept import kept_of
 from ml_assets.stages.model import Model
-from ml_assets.stages.online_features import kept_of
 from ml_assets.stages.quality import audit
 from ml_assets.storage.online import open_store
 from ml_assets.use_case import WHOLE, UseCase

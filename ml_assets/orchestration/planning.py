@@ -23,10 +23,10 @@ from ml_assets.stages import (
     clean,
     features,
     ingest,
+    kept,
     labels,
     model,
     monitor,
-    online_features,
     online_state,
     package,
     point_in_time,
@@ -168,8 +168,8 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
 
 def _online_recipes(case: UseCase, dimensions: tuple[Input, ...]) -> Iterator[Recipe]:
     """What goes to the online scorer, and what comes back from it."""
-    looked_at = tuple(Input(table=name) for name in online_features.kept_of(case))
-    code = code_of(online_features, online_state, quality) + fingerprint(online_features.layout(case))
+    looked_at = tuple(Input(table=name) for name in kept.kept_of(case))
+    code = code_of(kept, online_state, quality) + fingerprint(kept.layout(case))
     yield Recipe(table="online_state", inputs=(*looked_at, *dimensions), code=code, on_demand=True)
     yield Recipe(
         table="prediction_log",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ml_assets.stages.online_features import MICROSECOND
+from ml_assets.stages.kept import MICROSECOND
 from ml_assets.stages.online_state import SEEN_UNTIL, SINCE_EVER, drop_old, refuse_old
 from ml_assets.storage.online import OnlineStore, StoreDownError, open_store
 from ml_assets.use_case import UseCase

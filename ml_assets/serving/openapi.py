@@ -9,7 +9,7 @@ from ml_assets.serving.http import MOST_BYTES
 from ml_assets.serving.scorer import Scorer
 from ml_assets.stages.clean import PATTERNS
 from ml_assets.stages.intake import EPOCH, MICROSECOND, MOST_TEXT
-from ml_assets.stages.online_features import ID_BYTES
+from ml_assets.stages.kept import ID_BYTES
 from ml_assets.stages.online_state import SINCE_EVER
 from ml_assets.use_case import Column, DType, Table, UseCase
 

@@ -16,7 +16,7 @@ import urllib3
 from ml_assets.sources.files import delivered_as
 from ml_assets.stages.clean import clean
 from ml_assets.stages.ingest import ingested
-from ml_assets.stages.online_features import kept_of
+from ml_assets.stages.kept import kept_of
 from ml_assets.stages.questions import microseconds
 from ml_assets.use_case import Day, Label, Reported, Table, UseCase
 

@@ -21,7 +21,8 @@ from ml_assets.serving import metrics
 from ml_assets.serving.live import InForce, Live
 from ml_assets.stages.inputs import Columns
 from ml_assets.stages.intake import EPOCH, MICROSECOND, InvalidRowError, Problem, RowIntake, Taken
-from ml_assets.stages.online_features import ID_BYTES, OnlineFeatures, Place
+from ml_assets.stages.kept import ID_BYTES, Place
+from ml_assets.stages.online_features import OnlineFeatures
 from ml_assets.stages.online_state import (
     ANSWERS_FROM,
     SEEN_UNTIL,

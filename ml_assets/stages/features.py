@@ -126,57 +126,59 @@ def statistic(
 
 
 def _latest_values(declared: Latest, known: Known, questions: Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    yield from latest_columns(
-        declared,
-        known.latest(itself=declared.itself),
-        known.latest(declared.change_over) if declared.changes else None,
-        known_at=questions.known_at(declared),
-        asked_at=questions.asked_at,
-        values=lambda name: questions.values(declared, name),
-    )
+    known_at, asked_at, limit = questions.known_at(declared), questions.asked_at, declared.within / timedelta(minutes=1)
+    now, age = fresh(known.latest(itself=declared.itself), known_at, asked_at, limit)
+    before = None
+    if declared.changes:
+        moment = asked_at - declared.change_over // timedelta(microseconds=1)
+        before, _ = fresh(known.latest(declared.change_over), known_at, moment, limit)
+    yield from latest_columns(declared, now, age, before, values=lambda name: questions.values(declared, name))
 
 
 def latest_columns(
     declared: Latest,
     now: Int64Array,
+    age: npt.NDArray[np.float64],
     before: Int64Array | None,
     *,
-    known_at: Int64Array,
-    asked_at: Int64Array,
     values: Callable[[str], npt.NDArray[Any]],
 ) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
     """The columns of latest facts, by name.
 
     Args:
-        now: which fact was the latest at each question, -1 where none was known, shape (m,).
-        before: ditto `change_over` earlier; needed where changes are declared.
-        known_at: microseconds, of the n facts.
-        asked_at: microseconds, shape (m,).
-        values: a column of the n facts.
+        now: which fact was the latest at each question, -1 where none was known that is `fresh`, shape (m,).
+        age: of that fact in minutes, shape (m,).
+        before: as `now`, `change_over` earlier; needed where changes are declared.
+        values: a column of the facts.
     """
-    now, age = _within(now, known_at, asked_at, declared.within)
     for value in declared.values:
         yield f"{declared.name}_{value}", _take(values(value), now)
     if before is not None:
-        before, _ = _within(before, known_at, asked_at - declared.change_over // timedelta(microseconds=1), declared.within)
         for value in declared.changes:
             found = values(value)
             yield f"{declared.name}_{value}_change", _take(found, now) - _take(found, before)
     yield f"{declared.name}_age_minutes", age
 
 
-def _within(
-    latest: Int64Array, known_at: Int64Array, asked_at: Int64Array, limit: timedelta
+def fresh(
+    latest: Int64Array, known_at: Int64Array, asked_at: Int64Array, limit: float | npt.NDArray[np.float64]
 ) -> tuple[Int64Array, npt.NDArray[np.float64]]:
-    """Index and age in minutes of the latest fact, -1 and nan where it is older than the limit or there is none."""
+    """Index and age in minutes of the latest fact, -1 and nan where it is older than the limit or there is none.
+
+    Args:
+        latest: which fact was the latest at each question, -1 for none.
+        known_at: microseconds, of the n facts.
+        asked_at: microseconds, of the questions.
+        limit: minutes.
+    """
     age = (asked_at - _take(known_at, latest)) / 60e6
-    fresh = age <= limit / timedelta(minutes=1)
-    return np.where(fresh, latest, -1), np.where(fresh, age, np.nan)
+    young = age <= limit
+    return np.where(young, latest, -1), np.where(young, age, np.nan)
 
 
 def _take(values: npt.NDArray[Any], index: Int64Array) -> npt.NDArray[np.float64]:
     """Values at an index, nan where the index is -1."""
-    found, there = np.full(len(index), np.nan), index >= 0
+    found, there = np.full(index.shape, np.nan), index >= 0
     found[there] = values[index[there]]
     return found
 

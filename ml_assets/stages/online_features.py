@@ -1,176 +1,33 @@
 """Features of a few events at once from the facts kept about their entities: the declarations of `features`, the same to the last bit.
 
-Belongs here: what has to be kept of each row, under which key, and arithmetic on the few facts of an entity. Does not: where they are
-kept (`storage.online`). A table of a million events goes through `features.compute`; here a single one takes a fraction of a millisecond.
+Belongs here: arithmetic on the few facts of an entity. Does not: what is kept of a row (`stages.kept`), and where (`storage.online`). A
+table of a million events goes through `features.compute`; here a single one takes a fraction of a millisecond.
+
+A single event asks for little, so that what counts is how often numpy is called, not for how much: the facts of all series of all events
+stand in one array, one search answers where every window begins and ends, and each statistic is computed once for everything that asks
+for it.
 """
 
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from ml_assets.stages.features import columns_of, latest_columns, statistic, summed, trailing_name
-from ml_assets.stages.questions import Entity, microseconds
+from ml_assets.stages.features import columns_of, fresh, latest_columns, statistic, summed, trailing_name
+from ml_assets.stages.kept import ID_BYTES, MICROSECOND, NEVER, Place, Records, Row, kept_of, key_of
+from ml_assets.stages.questions import Entity
 from ml_assets.stages.windows import Int64Array
-from ml_assets.use_case import Column, DType, Latest, Table, Trailing, UseCase
+from ml_assets.use_case import Column, DType, Latest, Share, Trailing, UseCase
 
-Row = Mapping[str, Any]
-"""A clean row: instants as whole microseconds since the epoch, None for what is missing."""
-Place = tuple[str, Entity]
-"""A table, and of whom something is known by its rows."""
-Records = npt.NDArray[Any]
-"""What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
-NEVER = np.iinfo(np.int64).min
-"""Stands for an instant that is missing."""
-ID_BYTES = 40
-MICROSECOND = timedelta(microseconds=1)
-SEPARATOR = b"\x1f"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
-    """What is kept of the rows of a table: one record of fixed size a row, filed under each entity that features ask about."""
-
-    table: Table
-    dtype: np.dtype[Any]
-    times: tuple[str, ...]
-    """The columns that say when something of a row becomes known."""
-    entities: tuple[Entity, ...]
-    prefixes: tuple[bytes, ...]
-    """Of the keys, one for each of the entities."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What is kept beside the id."""
-        return (self.dtype.names or ())[1:]
-
-    def id(self, row: Row) -> bytes:
-        """What names a row in the table.
-
-        Raises:
-            ValueError: it is longer than `ID_BYTES`, empty, or holds what cannot stand in a key.
-        """
-        return _checked(" ".join(str(row[name]) for name in self.table.key).encode(), self.table)
-
-    def keys(self, row: Row) -> Iterator[bytes]:
-        """Where the record of a row is filed: under each of its entities that is known."""
-        for prefix, entity in zip(self.prefixes, self.entities, strict=True):
-            if (found := key_of(prefix, entity, row)) is not None:
-                yield found
-
-    def record(self, row: Row, *, known_by: int | None = None) -> bytes:
-        """A row, with what is known of it by an instant, or for good where that is None.
-
-        Raises:
-            ValueError: as `id`.
-        """
-        known = self.known(row, known_by)
-        values = [known[name] if known[name] is not None else self._missing(name) for name in self.columns]
-        return struct.pack(self._format, self.id(row), *values)
-
-    def known(self, row: Row, known_by: int | None) -> Row:
-        """The row as it was known at an instant: values that were not known yet are missing."""
-        if known_by is None:
-            return row
-        late = {column.name for column in self.table.columns if column.known_at and not _by(row.get(column.known_at), known_by)}
-        return {name: None if name in late else value for name, value in row.items()} if late else row
-
-    def last_known(self, row: Row) -> int:
-        """The instant at which the last of what is kept of a row becomes known: no window that begins later has it."""
-        return max((row[name] for name in self.times if row[name] is not None), default=NEVER)
-
-    def records(self, rows: pd.DataFrame) -> Records:
-        """Many clean rows, as a table has them.
-
-        Raises:
-            ValueError: as `id`.
-        """
-        found = np.zeros(len(rows), dtype=self.dtype)
-        parts = zip(*(rows[name].tolist() for name in self.table.key), strict=True)
-        found["id"] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
-        for name in self.columns:
-            values = rows[name]
-            found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
-        return found
-
-    def keys_of(self, rows: pd.DataFrame) -> Iterator[list[bytes | None]]:
-        """For each entity, where the records of many rows are filed."""
-        for prefix, entity in zip(self.prefixes, self.entities, strict=True):
-            columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in entity]
-            yield [key_of(prefix, entity, dict(zip(entity, values, strict=True))) for values in zip(*columns, strict=True)]
-
-    def _missing(self, name: str) -> float | int:
-        return NEVER if self.dtype[name] == np.int64 else float("nan")
-
-    @property
-    def _format(self) -> str:
-        return f"<{ID_BYTES}s" + "".join("q" if self.dtype[name] == np.int64 else "d" for name in self.columns)
-
-
-def kept_of(case: UseCase) -> dict[str, Kept]:
-    """For each table that features look back on, what is kept of its rows."""
-    columns: dict[str, dict[str, None]] = {}
-    times: dict[str, dict[str, None]] = {}
-    entities: dict[str, dict[Entity, None]] = {}
-    for each in case.features.trailing:
-        columns.setdefault(each.fact.table, {}).update(dict.fromkeys((each.fact.known_at, each.fact.value)))
-        times.setdefault(each.fact.table, {})[each.fact.known_at] = None
-        entities.setdefault(each.fact.table, {}).update(dict.fromkeys(each.entities))
-    for latest in case.features.latest:
-        columns.setdefault(latest.table, {}).update(dict.fromkeys((latest.known_at, *latest.values, *latest.changes)))
-        times.setdefault(latest.table, {})[latest.known_at] = None
-        entities.setdefault(latest.table, {}).update({latest.entity: None})
-    return {
-        name: Kept(
-            table=case.table(name),
-            dtype=np.dtype([("id", f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
-            times=tuple(times[name]),
-            entities=tuple(entities[name]),
-            prefixes=tuple(f"{name}.{'+'.join(entity)}".encode() for entity in entities[name]),
-        )
-        for name, names in columns.items()
-    }
-
-
-def layout(case: UseCase) -> str:
-    """How everything is kept, in words: records of another layout cannot be read."""
-    kept = kept_of(case)
-    return "; ".join(f"{name}: {each.dtype.descr} by {each.entities}" for name, each in sorted(kept.items()))
-
-
-def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
-    """The key of an entity's records; None where one of its columns is missing: nothing is known about nobody."""
-    parts = [prefix]
-    for name in entity:
-        if (value := row[name]) is None:
-            return None
-        part = str(value).encode()
-        parts.append(part.replace(SEPARATOR, SEPARATOR * 2) if SEPARATOR in part else part)
-    return SEPARATOR.join(parts)
-
-
-def _checked(id: bytes, table: Table) -> bytes:
-    if not 0 < len(id) <= ID_BYTES or b"\0" in id:
-        raise ValueError(
-            f"{'id' if len(table.key) > 1 else table.key[0]} has {len(id)} bytes: from 1 to {ID_BYTES}, none of them 0"
-        )
-    return id
-
-
-def _by(instant: int | None, moment: int) -> bool:
-    return instant is not None and instant <= moment
-
-
-def _dtype(case: UseCase, table: str, name: str) -> str:
-    column = next(column for column in case.table(table).columns if column.name == name)
-    late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
-    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
-    return "<i8" if whole else "<f8"
+_TIME_BITS = 53
+_MIDDLE, _LAST = 1 << (_TIME_BITS - 1), (1 << _TIME_BITS) - 1
+_MOST_BLOCKS = 1 << (63 - _TIME_BITS)
+"""So many fit beside a time into 63 bits."""
 
 
 class OnlineFeatures:
@@ -179,25 +36,20 @@ class OnlineFeatures:
     def __init__(self, case: UseCase) -> None:
         self.case, self.kept = case, kept_of(case)
         self._columns = {column.name: column for column in case.event_table.columns}
-        self._asked: dict[Place, dict[tuple[str, str], _Series]] = {}
-        for each in case.features.trailing:
-            for entity in each.entities:
-                self._series(each.fact.table, entity, each.fact.known_at, each.fact.value).windows.append(_Windows.of(each, entity))
-        for latest in case.features.latest:
-            self._series(latest.table, latest.entity, latest.known_at, latest.known_at).latest.append(latest)
         self._prefixes = {
             (name, entity): prefix
             for name, kept in self.kept.items()
             for entity, prefix in zip(kept.entities, kept.prefixes, strict=True)
         }
+        self._plan = _Plan.of(case, self._series_of)
+        self._at_once = max(1, _MOST_BLOCKS // max(1, len(self._plan.series)))
 
-    def _series(self, table: str, entity: Entity, known_at: str, value: str) -> "_Series":
+    def _series_of(self, table: str, entity: Entity, known_at: str, value: str) -> "_Series":
         kept = self.kept[table]
         gaps = value if kept.dtype[value] == np.float64 else ""
-        of_entity = self._asked.setdefault((table, entity), {})
         time = next(column for column in kept.table.columns if column.name == known_at)
         missing = bool(gaps) or time.nullable or time.known_at is not None
-        return of_entity.setdefault((known_at, gaps), _Series(known_at=known_at, gaps=gaps, missing=missing))
+        return _Series(place=(table, entity), known_at=known_at, gaps=gaps, missing=missing, own=table == self.case.events)
 
     @property
     def places(self) -> Iterable[Place]:
@@ -225,31 +77,40 @@ class OnlineFeatures:
             dimensions: a row of a table that is not delivered by day, by its name and the row's key.
             keys: of each event, where they are at hand.
         """
+        if len(events) > self._at_once:
+            starts = range(0, len(events), self._at_once)
+            some = [slice(start, start + self._at_once) for start in starts]
+            parts = [self.compute(events[part], facts, dimensions, keys=keys and keys[part]) for part in some]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         declared = self.case.features
-        ids = [str(event["event_id"]).encode() for event in events]
-        asked = _Asked.of([event[self.case.event_time] for event in events], ids)
         columns = {name: self._array(self._columns[name], [event[name] for event in events]) for name in declared.event_columns}
         if facts is None:
-            missing = np.full(len(events), np.nan)
             given = columns_of(declared.trailing, declared.latest, declared.lookups)
-            columns |= {column.name: missing for column in given}
-            columns |= declared.row(columns)
-            return {column.name: columns[column.name] for column in declared.columns}
-        of_events = keys or [self.keys(event) for event in events]
-        for (table, entity), series in self._asked.items():
-            dtype = self.kept[table].dtype
-            found = [of_event[table, entity] for of_event in of_events]
-            records = [facts.get(key, b"") if key else b"" for key in found]
-            first = np.repeat(asked.first, [len(each) // dtype.itemsize for each in records])
-            joined = np.frombuffer(b"".join(records), dtype=dtype)
-            for each in series.values():
-                columns.update(each.answers(each.known(joined, first, asked, own_table=table == self.case.events)))
-        for lookup in declared.lookups:
-            rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
-            for value in lookup.values:
-                columns[f"{lookup.table}_{value}"] = _floats([row.get(value) for row in rows])
+            columns |= dict.fromkeys((column.name for column in given), np.full(len(events), np.nan))
+        else:
+            of_events = keys or [self.keys(event) for event in events]
+            columns.update(self._plan.answers(self._known(events, facts, of_events)))
+            for lookup in declared.lookups:
+                rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
+                for value in lookup.values:
+                    columns[f"{lookup.table}_{value}"] = _floats([row.get(value) for row in rows])
         columns |= declared.row(columns)
         return {column.name: columns[column.name] for column in declared.columns}
+
+    def _known(
+        self, events: Sequence[Row], facts: Mapping[bytes, bytes], of_events: Sequence[Mapping[Place, bytes | None]]
+    ) -> "_Known":
+        """What is kept about the entities of the events."""
+        records: dict[Place, Records] = {}
+        counts: dict[Place, list[int]] = {}
+        for place in self._prefixes:
+            found = [facts.get(key, b"") if (key := of_event[place]) else b"" for of_event in of_events]
+            dtype = self.kept[place[0]].dtype
+            records[place] = np.frombuffer(b"".join(found), dtype=dtype)
+            counts[place] = [len(each) // dtype.itemsize for each in found]
+        ids = np.array([str(event["event_id"]).encode() for event in events], dtype=f"S{ID_BYTES}")
+        at = np.array([event[self.case.event_time] for event in events], dtype=np.int64)
+        return _Known.of(self._plan, records, counts, at=at, ids=ids)
 
     @staticmethod
     def _array(column: Column, values: list[Any]) -> npt.NDArray[Any]:
@@ -266,191 +127,277 @@ class OnlineFeatures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Windows:
-    """A declaration for one entity, with what is the same for every event."""
-
-    declared: Trailing
-    ago: Int64Array  # (w,) microseconds
-    names: tuple[tuple[str, ...], ...]
-    """By statistic and window."""
-    sums: tuple[str, ...]
-    """What is summed."""
-
-    @classmethod
-    def of(cls, declared: Trailing, entity: Entity) -> "_Windows":
-        return cls(
-            declared=declared,
-            ago=np.array([window // MICROSECOND for window in declared.windows]),
-            names=tuple(
-                tuple(trailing_name(declared.fact, statistic, window, entity) for window in declared.windows)
-                for statistic in declared.statistics
-            ),
-            sums=tuple(summed(declared.statistics, np.empty(0, dtype=np.int64))),
-        )
-
-    def answers(self, known: "_Known") -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        """Each statistic over each window, an array with a value for each event."""
-        ends = known.ends[:, np.newaxis]
-        starts = (
-            np.minimum(known.before(self.ago), ends) if len(known.times) else np.zeros((len(ends), len(self.ago)), dtype=np.int64)
-        )
-        count = ends - starts
-        flat: dict[str, Int64Array] = {}
-        ages: Int64Array | None = None
-        if self.sums:
-            wanted = summed(self.declared.statistics, known.column(self.declared.fact.value).astype(np.int64))
-            for name, values in wanted.items():
-                running = np.zeros(len(values) + 1, dtype=np.int64)
-                np.cumsum(values, out=running[1:])
-                flat[name] = (running[ends] - running[starts]).ravel()
-        if "span" in self.declared.statistics:
-            found = count > 0
-            ages = np.where(found, known.asked.at[:, np.newaxis] - _filled(known.times)[starts * found], -1).ravel()
-        for names, each in zip(self.names, self.declared.statistics, strict=True):
-            yield from zip(names, statistic(each, count.ravel(), flat, ages).reshape(count.shape).T, strict=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Asked:
-    """The events whose features are computed; what is found once for all of them is kept."""
-
-    at: Int64Array  # (m,) microseconds since the epoch
-    ids: npt.NDArray[np.bytes_]  # (m,)
-    first: Int64Array  # (m,) the least place of each event
-    nobody: npt.NDArray[np.bool_]  # (m,) False
-    _before: dict[bytes, Int64Array] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, at: list[int], ids: list[bytes]) -> "_Asked":
-        first = np.arange(len(at), dtype=np.int64) << _TIME_BITS
-        return cls(
-            at=np.array(at, dtype=np.int64),
-            ids=np.array(ids, dtype=f"S{ID_BYTES}"),
-            first=first,
-            nobody=np.zeros(len(at), dtype=bool),
-        )
-
-    def before(self, ago: Int64Array) -> Int64Array:
-        """The place of each event so long before it, shape (m, windows)."""
-        name = ago.tobytes()
-        if name not in self._before:
-            self._before[name] = self.first[:, np.newaxis] + _within_an_event(self.at[:, np.newaxis] - ago)
-        return self._before[name]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Known:
-    """The facts that have a time and a value about the entities of some events, by event, time and id.
-
-    An event has all facts of its entity, and those of one event follow those of another: one search answers for all events.
-    """
-
-    asked: _Asked
-    records: Records  # (n,), as they came
-    order: Int64Array | None  # (n,) in which they became known; None where they came so
-    times: Int64Array  # (n,)
-    places: Int64Array  # (n,) event and time in one number, ascending
-    ends: Int64Array  # (m,) up to where the facts of an event were known at it
-    own: npt.NDArray[np.bool_]  # (m,) whether the last of these is the event itself
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A value of each fact, shape (n,)."""
-        values: npt.NDArray[Any] = self.records[name]
-        return values if self.order is None else values[self.order]
-
-    def before(self, ago: Int64Array) -> Int64Array:
-        """Up to where the facts of each event were known so long before it, shape (m, windows)."""
-        return self.places.searchsorted(self.asked.before(ago), side="right")
-
-
-_TIME_BITS = 53
-_MIDDLE, _LAST = 1 << (_TIME_BITS - 1), (1 << _TIME_BITS) - 1
-MOST_EVENTS = 1 << (62 - _TIME_BITS)
-"""So many fit beside a time into 63 bits."""
-_NOW = np.zeros(1, dtype=np.int64)
-
-
-def _within_an_event(times: Int64Array) -> Int64Array:
-    """Times of some 140 years before and after 1970 as numbers from 0 on; others are as if at the end of these."""
-    found: Int64Array = np.minimum(np.maximum(times + _MIDDLE, 0), _LAST)
-    return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Series:
-    """What is asked about the facts of an entity that have a time and, where `gaps` names a column, a value in it."""
+    """The facts of an entity that have a time and, where `gaps` names a column, a value in it."""
 
+    place: Place
     known_at: str
     gaps: str
     missing: bool
     """Whether there are rows without a time or, in `gaps`, a value."""
-    windows: list[_Windows] = field(default_factory=list)
-    latest: list[Latest] = field(default_factory=list)
+    own: bool
+    """Whether these are rows of events: of what has the time of an event, only ids up to its own count."""
 
-    def known(self, records: Records, first: Int64Array, asked: _Asked, *, own_table: bool) -> _Known:
-        """Of the records of all events, those that count, in order.
+
+@dataclass(kw_only=True, slots=True)
+class _Statistic:
+    """A statistic, and over which windows it is asked: features, windows and sums at the same places belong together."""
+
+    declared: str | Share
+    names: list[str] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    sums: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class _Plan:
+    """What a case asks about facts, as arrays: made once, the same for all events."""
+
+    series: list[_Series] = field(default_factory=list)
+    windows: list[tuple[int, timedelta]] = field(default_factory=list)
+    """A series, and from how long before an event on."""
+    summed: list[tuple[int, str, str | Share, str]] = field(default_factory=list)
+    """What is summed: a series, a column, and of its values what `features.summed` has for a statistic under a name."""
+    sums: list[tuple[int, int]] = field(default_factory=list)
+    """What of `summed`, over which window."""
+    statistics: dict[object, _Statistic] = field(default_factory=dict)
+    latest: list[tuple[int, Latest]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, case: UseCase, series_of: Callable[[str, Entity, str, str], _Series]) -> "_Plan":
+        plan = cls()
+        for each in case.features.trailing:
+            for entity in each.entities:
+                plan._ask(
+                    each, entity, _place(plan.series, series_of(each.fact.table, entity, each.fact.known_at, each.fact.value))
+                )
+        for latest in case.features.latest:
+            series = _place(plan.series, series_of(latest.table, latest.entity, latest.known_at, latest.known_at))
+            plan.latest.append((series, latest))
+            if latest.changes:
+                _place(plan.windows, (series, latest.change_over))
+        plan._freeze()
+        return plan
+
+    def _ask(self, declared: Trailing, entity: Entity, series: int) -> None:
+        for each in declared.statistics:
+            asked = self.statistics.setdefault(each, _Statistic(declared=each))
+            for window in declared.windows:
+                row = _place(self.windows, (series, window))
+                asked.names.append(trailing_name(declared.fact, each, window, entity))
+                asked.windows.append(row)
+                for name in summed((each,), np.empty(0, dtype=np.int64)):
+                    what = _place(self.summed, (series, declared.fact.value, each if name else "sum", name))
+                    asked.sums.setdefault(name, []).append(_place(self.sums, (what, row)))
+
+    def _freeze(self) -> None:
+        self.of_windows = np.array([series for series, _ in self.windows], dtype=np.int64)
+        self._blocks = np.array([*range(len(self.series)), *self.of_windows], dtype=np.int64)
+        ago = [0] * len(self.series) + [window // MICROSECOND for _, window in self.windows]
+        self._ago = np.array(ago, dtype=np.int64)[:, np.newaxis]
+        self._first: dict[int, tuple[Int64Array, Int64Array]] = {}
+        self.any_missing = any(each.missing for each in self.series)
+        self.own = [place for place, each in enumerate(self.series) if each.own]
+        self.sum_rows = np.array([row for _, row in self.sums], dtype=np.int64)
+        self.sum_of = np.array([what for what, _ in self.sums], dtype=np.int64)
+        self._asked = [
+            (each, np.array(each.windows), {name: np.array(places) for name, places in each.sums.items()})
+            for each in self.statistics.values()
+        ]
+        self._spans = np.array(self.statistics["span"].windows if "span" in self.statistics else [], dtype=np.int64)
+        self._latest_series = np.array([series for series, _ in self.latest], dtype=np.int64)
+        self._alone = np.array([not each.itself for _, each in self.latest], dtype=bool)[:, np.newaxis]
+        self._within = np.array([each.within / timedelta(minutes=1) for _, each in self.latest])[:, np.newaxis]
+
+    def first(self, events: int) -> tuple[Int64Array, Int64Array]:
+        """The least place of each series of each event, shape (series * events,); and of what is searched, (series + windows, events)."""
+        if events not in self._first:
+            blocks = np.arange(len(self.series) * events, dtype=np.int64) << _TIME_BITS
+            self._first[events] = blocks, blocks.reshape(len(self.series), events)[self._blocks]
+        return self._first[events]
+
+    def searched(self, at: Int64Array) -> Int64Array:
+        """The places of the events in each series, and so long before them as windows begin, shape (series + windows, events)."""
+        return self.first(len(at))[1] + _within_a_block(at - self._ago)
+
+    def answers(self, known: "_Known") -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Each feature, an array with a value for each event."""
+        if self.windows:
+            yield from self._statistics(known)
+        if self.latest:
+            yield from self._latest(known)
+
+    def _statistics(self, known: "_Known") -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        ends = known.ends[self.of_windows]
+        starts = np.minimum(known.starts, ends)
+        count = ends - starts
+        sums = known.sums(starts, ends) if self.sums else count
+        ages = known.ages(starts[self._spans], count[self._spans]) if len(self._spans) else None
+        for each, windows, of_sums in self._asked:
+            values = statistic(each.declared, count[windows], {name: sums[places] for name, places in of_sums.items()}, ages)
+            yield from zip(each.names, values, strict=True)
+
+    def _latest(self, known: "_Known") -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        series = self._latest_series
+        ends = known.ends[series] - (known.own[series] & self._alone)
+        now, age = fresh(known.in_block(ends - 1, series), known.times, known.at, self._within)
+        for place, (of, declared) in enumerate(self.latest):
+            before = None
+            if declared.changes:
+                begins = known.starts[self.windows.index((of, declared.change_over))]
+                moment = known.at - declared.change_over // MICROSECOND
+                before, _ = fresh(known.in_block(begins - 1, of), known.times, moment, declared.within / timedelta(minutes=1))
+            yield from latest_columns(declared, now[place], age[place], before, values=partial(known.all_but_before, of))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """The facts that have a time and a value, by series, event, time and id.
+
+    A series of an event is a block, which has all facts of its entity: one search answers for all events.
+    """
+
+    plan: _Plan
+    at: Int64Array  # (m,) microseconds since the epoch, when the events were
+    records: Mapping[Place, Records]
+    begins: Sequence[int]
+    """Where the records of each series begin, and where the last one's end."""
+    order: Int64Array | None  # (n,) which record a fact is, of the records of all series; None where they are the same
+    bounds: Sequence[int]
+    """Where the facts of each series begin, and where the last one's end."""
+    times: Int64Array  # (n,)
+    places: Int64Array  # (n,) block and time in one number, ascending
+    ends: Int64Array  # (series, m) up to where facts were known at an event
+    starts: Int64Array  # (windows, m) ditto when a window began
+    own: npt.NDArray[np.bool_]  # (series, m) whether the last of the facts known at an event is the event itself
+
+    @classmethod
+    def of(
+        cls,
+        plan: _Plan,
+        records: Mapping[Place, Records],
+        counts: Mapping[Place, list[int]],
+        *,
+        at: Int64Array,
+        ids: npt.NDArray[np.bytes_],
+    ) -> "_Known":
+        """The facts in order.
 
         Args:
-            first: the least place of the event whose record it is, shape (n,), ascending.
-            own_table: whether these are rows of events: of what has the time of an event, only ids up to its own count.
+            records: those of all events, in the order of the events.
+            counts: how many of them belong to each event.
+            at: microseconds since the epoch, shape (m,).
+            ids: of the events, shape (m,).
         """
-        times, nobody = records[self.known_at], asked.nobody
-        if self.missing:
-            there = times != NEVER
-            if self.gaps:
-                there &= ~np.isnan(records[self.gaps])
-            if not there.all():
-                records, first = records[there], first[there]
-                times = records[self.known_at]
-        places, order = first + _within_an_event(times), None
+        series = plan.series
+        begins = list(accumulate((len(records[each.place]) for each in series), initial=0))
+        bounds, order = begins, None
+        times = np.concatenate([records[each.place][each.known_at] for each in series]) if series else at[:0]
+        first = plan.first(len(at))[0].repeat([count for each in series for count in counts[each.place]])
+        if plan.any_missing and not (there := _there(plan, records, begins, times)).all():
+            order = there.nonzero()[0]
+            times, first, bounds = times[order], first[order], order.searchsorted(begins).tolist()
+        places = first + _within_a_block(times)
         if (places[1:] <= places[:-1]).any():
-            order = places.argsort(kind="stable")
-            places = places[order]
-            if (places[1:] == places[:-1]).any():
-                order = np.lexsort((records["id"], first + _within_an_event(times)))
-            times = times[order]
-        now = asked.before(_NOW)[:, 0]
-        ends, own = places.searchsorted(now, side="right"), nobody
-        if own_table and len(places):
-            ids = records["id"]
-
-            def last() -> npt.NDArray[Any]:
-                found: npt.NDArray[Any] = ids[ends - 1 if order is None else order[ends - 1]]
-                return found
-
-            while (now_too := (ends > 0) & (places[ends - 1] == now)).any():
-                if not (later := now_too & (last() > asked.ids)).any():
-                    own = now_too & (last() == asked.ids)
-                    break
-                ends -= later
-        return _Known(asked=asked, records=records, order=order, times=times, places=places, ends=ends, own=own)
-
-    def answers(self, known: _Known) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        for windows in self.windows:
-            yield from windows.answers(known)
-        for declared in self.latest:
-            yield from self._latest(declared, known)
-
-    @staticmethod
-    def _latest(declared: Latest, known: _Known) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        begins = known.places.searchsorted(known.asked.first)
-
-        def last(ends: Int64Array) -> Int64Array:
-            return np.where(ends > begins, ends - 1, -1)
-
-        yield from latest_columns(
-            declared,
-            last(known.ends - (known.own & (not declared.itself))),
-            last(known.before(np.array([declared.change_over // MICROSECOND]))[:, 0]) if declared.changes else None,
-            known_at=known.times,
-            asked_at=known.asked.at,
-            values=known.column,
+            again = places.argsort(kind="stable")
+            if (places[again[1:]] == places[again[:-1]]).any():
+                of_records = np.concatenate([records[each.place]["id"] for each in series])
+                again = np.lexsort((of_records if order is None else of_records[order], places))
+            places, times, order = places[again], times[again], again if order is None else order[again]
+        searched = plan.searched(at)
+        found = places.searchsorted(searched, side="right")
+        ends, starts = found[: len(series)], found[len(series) :]
+        own = np.zeros(ends.shape, dtype=bool)
+        known = cls(
+            plan=plan,
+            at=at,
+            records=records,
+            begins=begins,
+            order=order,
+            bounds=bounds,
+            times=times,
+            places=places,
+            ends=ends,
+            starts=starts,
+            own=own,
         )
+        for of in plan.own if len(places) else ():
+            known._leave_out_later_ids(of, searched[of], ids)
+        return known
+
+    def _leave_out_later_ids(self, of: int, now: Int64Array, ids: npt.NDArray[np.bytes_]) -> None:
+        """What happened at the same time as an event counts as before it up to its own id."""
+        ends = self.ends[of]
+        while (now_too := (ends > 0) & (self.places[ends - 1] == now)).any():
+            last = np.where(now_too, ends - 1, self.bounds[of])
+            found = self.column(of, "id")[last - self.bounds[of]]
+            if not (later := now_too & (found > ids)).any():
+                self.own[of] = now_too & (found == ids)
+                break
+            ends -= later
+
+    def column(self, of: int, name: str) -> npt.NDArray[Any]:
+        """A value of each fact of a series."""
+        values: npt.NDArray[Any] = self.records[self.plan.series[of].place][name]
+        if self.order is None:
+            return values
+        return values[self.order[self.bounds[of] : self.bounds[of + 1]] - self.begins[of]]
+
+    def all_but_before(self, of: int, name: str) -> npt.NDArray[Any]:
+        """A value of each fact of a series, at the places of all facts; what stands before them is of nobody."""
+        found = self.column(of, name)
+        return np.concatenate([np.zeros(self.bounds[of], dtype=found.dtype), found])
+
+    def sums(self, starts: Int64Array, ends: Int64Array) -> Int64Array:
+        """Of what is summed, over its windows, shape (sums, m)."""
+        plan = self.plan
+        parts: list[Int64Array] = []
+        shifts, length = list[int](), 0
+        for of, column, each, name in plan.summed:
+            parts.append(summed((each,), self.column(of, column).astype(np.int64))[name])
+            shifts.append(length - self.bounds[of])
+            length += len(parts[-1])
+        running = np.zeros(length + 1, dtype=np.int64)
+        np.concatenate(parts).cumsum(out=running[1:])
+        shift = np.array(shifts, dtype=np.int64)[plan.sum_of, np.newaxis]
+        found: Int64Array = running[ends[plan.sum_rows] + shift] - running[starts[plan.sum_rows] + shift]
+        return found
+
+    def ages(self, starts: Int64Array, count: Int64Array) -> Int64Array:
+        """Of the oldest fact in each of some windows, -1 where there is none."""
+        if not len(self.times):
+            return np.full(count.shape, -1)
+        there = count > 0
+        return np.where(there, self.at - self.times[starts * there], -1)
+
+    def in_block(self, index: Int64Array, series: Int64Array | int) -> Int64Array:
+        """Facts, and -1 for those that are of another series or event, since there is none before."""
+        if not len(self.places):
+            return np.full(index.shape, -1)
+        first = self.plan.first(len(self.at))[1][: len(self.ends)][series]
+        return np.where((index >= 0) & (self.places[np.maximum(index, 0)] >= first), index, -1)
 
 
-def _filled(values: Int64Array) -> Int64Array:
-    """At least one, so that there is something to take of nothing."""
-    return values if len(values) else np.zeros(1, dtype=np.int64)
+def _place(of: list[Any], item: Any) -> int:
+    """Where an item is in a list, at the end if it is new."""
+    if item not in of:
+        of.append(item)
+    return of.index(item)
+
+
+def _there(plan: _Plan, records: Mapping[Place, Records], begins: Sequence[int], times: Int64Array) -> npt.NDArray[np.bool_]:
+    """Which records have a time and, in the column that counts, a value."""
+    there: npt.NDArray[np.bool_] = times != NEVER
+    for place, each in enumerate(plan.series):
+        if each.gaps:
+            there[begins[place] : begins[place + 1]] &= ~np.isnan(records[each.place][each.gaps])
+    return there
+
+
+def _within_a_block(times: Int64Array) -> Int64Array:
+    """Times of some 140 years before and after 1970 as numbers from 0 on; others are as if at the end of these."""
+    found: Int64Array = np.minimum(np.maximum(times + _MIDDLE, 0), _LAST)
+    return found
 
 
 def _floats(values: list[Any]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """From when on an online store answers truly: what was loaded of which days, and what may be dropped.
 
-Belongs here: the meaning of the store's notes. Does not: the store (`storage.online`), what is kept (`stages.online_features`).
+Belongs here: the meaning of the store's notes. Does not: the store (`storage.online`), what is kept (`stages.kept`).
 """
 
 import json
@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 import pandas as pd
 
-from ml_assets.stages.online_features import MICROSECOND, SEPARATOR, Kept, kept_of, layout
+from ml_assets.stages.kept import MICROSECOND, SEPARATOR, Kept, kept_of, layout
 from ml_assets.stages.quality import Finding
 from ml_assets.storage.online import Fact, OnlineStore
 from ml_assets.use_case import Column, Day, DType, Lookup, Severity, UseCase, shift

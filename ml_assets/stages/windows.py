@@ -172,6 +172,7 @@ def span(known: Known, windows: tuple[timedelta, ...]) -> dict[timedelta, Int64A
 
 def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any], *, of_nothing: float = np.nan) -> npt.NDArray[np.float64]:
     """Quotient, and `of_nothing` where the denominator is 0: a mean of nothing is undefined."""
-    nothing = denominator == 0
-    found: npt.NDArray[np.float64] = numerator / np.where(nothing, np.nan, denominator)
-    return found if np.isnan(of_nothing) else np.where(nothing, of_nothing, found)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: npt.NDArray[np.float64] = numerator / denominator
+    np.copyto(found, of_nothing, where=denominator == 0)
+    return found

@@ -1,6 +1,6 @@
 """Where an online scorer keeps what it must remember: facts about entities, and the answers that it gave.
 
-Belongs here: the protocol that stores keep, and which one an address means. Does not: what a record holds (`stages.online_features`).
+Belongs here: the protocol that stores keep, and which one an address means. Does not: what a record holds (`stages.kept`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -16,7 +16,8 @@ import pytest
 from ml_assets.stages import online_state
 from ml_assets.stages.clean import clean
 from ml_assets.stages.ingest import ingested
-from ml_assets.stages.online_features import OnlineFeatures, kept_of
+from ml_assets.stages.kept import kept_of
+from ml_assets.stages.online_features import OnlineFeatures
 from ml_assets.stages.online_state import ANSWERS_FROM, LATE, LAYOUT, SEEN_UNTIL, SINCE_EVER, OtherLayoutError, answers_from
 from ml_assets.storage.online import Answer, Fact, OnlineStore, open_store
 from ml_assets.use_case import Day, UseCase, day_range, shift

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ml_assets.stages.online_features import NEVER, OnlineFeatures
+from ml_assets.stages.kept import NEVER
+from ml_assets.stages.online_features import OnlineFeatures
 from ml_assets.use_case import UseCase
 
 

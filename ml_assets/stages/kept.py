@@ -1,0 +1,174 @@
+"""What is kept of the rows that features look back on, for one who scores single events.
+
+Belongs here: what of each row, in which bytes and under which keys. Does not: where it is kept (`storage.online`), what is computed from
+it (`stages.online_features`).
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ml_assets.stages.questions import Entity, microseconds
+from ml_assets.use_case import DType, Table, UseCase
+
+Row = Mapping[str, Any]
+"""A clean row: instants as whole microseconds since the epoch, None for what is missing."""
+Place = tuple[str, Entity]
+"""A table, and of whom something is known by its rows."""
+Records = npt.NDArray[Any]
+"""What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
+NEVER = np.iinfo(np.int64).min
+"""Stands for an instant that is missing."""
+ID_BYTES = 40
+MICROSECOND = timedelta(microseconds=1)
+SEPARATOR = b"\x1f"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What is kept of the rows of a table: one record of fixed size a row, filed under each entity that features ask about."""
+
+    table: Table
+    dtype: np.dtype[Any]
+    times: tuple[str, ...]
+    """The columns that say when something of a row becomes known."""
+    entities: tuple[Entity, ...]
+    prefixes: tuple[bytes, ...]
+    """Of the keys, one for each of the entities."""
+    columns: tuple[str, ...] = field(init=False)
+    """What is kept beside the id."""
+    _packed: struct.Struct = field(init=False, repr=False, compare=False)
+    _missing: dict[str, float | int] = field(init=False, repr=False, compare=False)
+    """What stands for a value that is missing, by column."""
+    _late: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    """Columns of the table that are known later than the row, and the columns that say when."""
+
+    def __post_init__(self) -> None:
+        columns = (self.dtype.names or ())[1:]
+        missing = {name: NEVER if self.dtype[name] == np.int64 else float("nan") for name in columns}
+        packed = struct.Struct(f"<{ID_BYTES}s" + "".join("q" if missing[name] == NEVER else "d" for name in columns))
+        late = tuple((column.name, column.known_at) for column in self.table.columns if column.known_at)
+        for name, value in (("columns", columns), ("_missing", missing), ("_packed", packed), ("_late", late)):
+            object.__setattr__(self, name, value)
+
+    def id(self, row: Row) -> bytes:
+        """What names a row in the table.
+
+        Raises:
+            ValueError: it is longer than `ID_BYTES`, empty, or holds what cannot stand in a key.
+        """
+        return _checked(" ".join(str(row[name]) for name in self.table.key).encode(), self.table)
+
+    def keys(self, row: Row) -> Iterator[bytes]:
+        """Where the record of a row is filed: under each of its entities that is known."""
+        for prefix, entity in zip(self.prefixes, self.entities, strict=True):
+            if (found := key_of(prefix, entity, row)) is not None:
+                yield found
+
+    def record(self, row: Row, *, known_by: int | None = None) -> bytes:
+        """A row, with what is known of it by an instant, or for good where that is None.
+
+        Raises:
+            ValueError: as `id`.
+        """
+        known = self.known(row, known_by)
+        values = [missing if (value := known[name]) is None else value for name, missing in self._missing.items()]
+        return self._packed.pack(self.id(row), *values)
+
+    def known(self, row: Row, known_by: int | None) -> Row:
+        """The row as it was known at an instant: values that were not known yet are missing."""
+        if known_by is None:
+            return row
+        late = dict.fromkeys(name for name, known_at in self._late if not _by(row.get(known_at), known_by))
+        return {**row, **late} if late else row
+
+    def last_known(self, row: Row) -> int:
+        """The instant at which the last of what is kept of a row becomes known: no window that begins later has it."""
+        return max((row[name] for name in self.times if row[name] is not None), default=NEVER)
+
+    def records(self, rows: pd.DataFrame) -> Records:
+        """Many clean rows, as a table has them.
+
+        Raises:
+            ValueError: as `id`.
+        """
+        found = np.zeros(len(rows), dtype=self.dtype)
+        parts = zip(*(rows[name].tolist() for name in self.table.key), strict=True)
+        found["id"] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
+        for name in self.columns:
+            values = rows[name]
+            found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
+        return found
+
+    def keys_of(self, rows: pd.DataFrame) -> Iterator[list[bytes | None]]:
+        """For each entity, where the records of many rows are filed."""
+        for prefix, entity in zip(self.prefixes, self.entities, strict=True):
+            columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in entity]
+            yield [key_of(prefix, entity, dict(zip(entity, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def kept_of(case: UseCase) -> dict[str, Kept]:
+    """For each table that features look back on, what is kept of its rows."""
+    columns: dict[str, dict[str, None]] = {}
+    times: dict[str, dict[str, None]] = {}
+    entities: dict[str, dict[Entity, None]] = {}
+    for each in case.features.trailing:
+        columns.setdefault(each.fact.table, {}).update(dict.fromkeys((each.fact.known_at, each.fact.value)))
+        times.setdefault(each.fact.table, {})[each.fact.known_at] = None
+        entities.setdefault(each.fact.table, {}).update(dict.fromkeys(each.entities))
+    for latest in case.features.latest:
+        columns.setdefault(latest.table, {}).update(dict.fromkeys((latest.known_at, *latest.values, *latest.changes)))
+        times.setdefault(latest.table, {})[latest.known_at] = None
+        entities.setdefault(latest.table, {}).update({latest.entity: None})
+    return {
+        name: Kept(
+            table=case.table(name),
+            dtype=np.dtype([("id", f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
+            times=tuple(times[name]),
+            entities=tuple(entities[name]),
+            prefixes=tuple(f"{name}.{'+'.join(entity)}".encode() for entity in entities[name]),
+        )
+        for name, names in columns.items()
+    }
+
+
+def layout(case: UseCase) -> str:
+    """How everything is kept, in words: records of another layout cannot be read."""
+    kept = kept_of(case)
+    return "; ".join(f"{name}: {each.dtype.descr} by {each.entities}" for name, each in sorted(kept.items()))
+
+
+def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
+    """The key of an entity's records; None where one of its columns is missing: nothing is known about nobody."""
+    parts = [prefix]
+    for name in entity:
+        if (value := row[name]) is None:
+            return None
+        part = str(value).encode()
+        parts.append(part.replace(SEPARATOR, SEPARATOR * 2) if SEPARATOR in part else part)
+    return SEPARATOR.join(parts)
+
+
+def _checked(id: bytes, table: Table) -> bytes:
+    if not 0 < len(id) <= ID_BYTES or b"\0" in id:
+        raise ValueError(
+            f"{'id' if len(table.key) > 1 else table.key[0]} has {len(id)} bytes: from 1 to {ID_BYTES}, none of them 0"
+        )
+    return id
+
+
+def _by(instant: int | None, moment: int) -> bool:
+    return instant is not None and instant <= moment
+
+
+def _dtype(case: UseCase, table: str, name: str) -> str:
+    column = next(column for column in case.table(table).columns if column.name == name)
+    late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
+    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
+    return "<i8" if whole else "<f8"
