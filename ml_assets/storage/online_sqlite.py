@@ -45,7 +45,8 @@ _MOST_CHANGED = 64
 _MOST_KEYS_REPLACED = 1000
 _MOST_IN_JOURNAL = 200_000
 """Facts that are not in the tables: so many are worth the pages that they touch there. Each process remembers them, in 60 MB."""
-_BREATH_SECONDS = 0.001
+_BREATHS, _BREATHS_IN_HASTE = 4, 1
+"""What folds or drops leaves writers so many times as long as it held them up; less when it does not keep up with them."""
 _BEFORE_ALL = -(2**62)
 _FOLD_SECONDS = 60.0
 """Another process needs for the whole journal at most so long."""
@@ -357,16 +358,17 @@ class SqliteStore:
                 entry = decode_entry(content)
                 facts += entry.facts
                 answered += [(id, at, sequence, number) for number, (id, at) in enumerate(entry.answered)]
-            self._file_all("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)", sorted(facts))
-            self._file_all("INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)", sorted(answered))
+            breaths = _BREATHS_IN_HASTE if len(facts) > 2 * _MOST_IN_JOURNAL else _BREATHS
+            self._file_all("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)", sorted(facts), breaths)
+            self._file_all("INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)", sorted(answered), breaths)
             self._write(lambda connection: connection.execute("UPDATE folded SET until = ?", (rows[-1][0],)))
             self._known_folded = rows[-1][0]
 
-    def _file_all(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _file_all(self, statement: str, rows: Sequence[tuple[Any, ...]], breaths: int) -> None:
         for start in range(0, len(rows), _MOST_CHANGED):
-            some = rows[start : start + _MOST_CHANGED]
+            some, begin = rows[start : start + _MOST_CHANGED], time.monotonic()
             self._write(lambda connection, some=some: connection.executemany(statement, some))  # type: ignore[misc]
-            time.sleep(_BREATH_SECONDS)
+            time.sleep(breaths * (time.monotonic() - begin))
 
     def _checkpoint(self) -> None:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
