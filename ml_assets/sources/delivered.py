@@ -67,13 +67,18 @@ class Delivered:
         absent = [f"{column} ({use})" for column, use in self.needed.items() if column not in there]
         return f"has no column {', '.join(absent)}; it has {', '.join(there)}" if absent else ""
 
-    def rows(self, batch: pa.RecordBatch, days: Sequence[Day], *, file: str, version: str, before: int) -> pa.Table:
+    def rows(
+        self, batch: pa.RecordBatch, days: Sequence[Day], *, file: str, version: str, before: int, day: Day | None = None
+    ) -> pa.Table:
         """The rows of these days, with their provenance; `before` of the source's rows came before the batch.
+
+        Args:
+            day: of all rows, where it is not their time that says it.
 
         Raises:
             ValueError: a column is of a type that has no text.
         """
-        of_row = self.time.days(batch)
+        of_row = self.time.days(batch) if day is None else pa.repeat(day, batch.num_rows)
         kept = pc.and_(pc.is_in(of_row, pa.array(days, pa.string())), self.time.kept(batch))
         rows = batch.filter(kept)
         return with_provenance(

@@ -1,10 +1,10 @@
-"""A source that reads the reader's own Parquet or CSV files, each of any number of days, under the column names of a table.
+"""A source that reads the reader's own Parquet, CSV or JSON files, each of any number of days, under the column names of a table.
 
-Belongs here: finding files, which days they hold, and reading those. Does not: what becomes of their columns (`sources.delivered`), or how
-a mapping is written down (`sources.mapping`).
+Belongs here: which days files hold, and reading those. Does not: where files lie (`sources.folders`), what becomes of their columns
+(`sources.delivered`), or how a mapping is written down (`sources.mapping`).
 """
 
-import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +16,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
 
 from ml_assets.sources.delivered import Delivered, Time, as_delivered
 from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united, unpacked
+from ml_assets.sources.folders import Folder, Found, LocalFolder
+from ml_assets.sources.json_lines import lines_as_columns
 from ml_assets.use_case import Batch, Day
 
-SUFFIXES = (".parquet", ".csv", ".csv.gz")
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zip", ".jsonl", ".jsonl.gz")
+DAY = "{day}"
+"""Stands in a pattern for the day that all rows of a file belong to."""
+_ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 AT_ONCE = 2**17
 """Rows of a Parquet file in memory before those that nobody asked for are dropped."""
 
@@ -32,15 +38,16 @@ _UNREADABLE = (*UNREADABLE, pa.ArrowException, OverflowError)
 class MappedFiles:
     """All files that match a pattern, their rows as `Delivered` says.
 
-    A file that cannot be read may hold any day, so it is a problem of all; one that lacks a column, of the days it holds.
+    Where the pattern says the day of a file, no other file is opened for it. Else a row's time does, and every file is read once for its
+    days: one that cannot be read may hold any day, so it is a problem of all; one that lacks a column, of the days it holds.
 
     Raises:
         ValueError: the declaration contradicts itself.
     """
 
-    folder: Path
+    folder: Path | Folder
     pattern: str
-    """Glob below the folder. Of Parquet a piece at a time is in memory, of CSV a file."""
+    """Glob below the folder, with `{day}` where names have the day. Of Parquet a piece at a time is in memory, of CSV and JSON a file."""
     columns: Mapping[str, str]
     """Delivered column → column in the files; "" where the files have none: it is delivered without values."""
     day_column: str
@@ -100,13 +107,15 @@ class MappedFiles:
 
     def _survey(self) -> "_Survey":
         files, unreadable = [], []
-        for name, path in sorted((path.relative_to(self.folder).as_posix(), path) for path in self.folder.glob(self.pattern)):
+        try:
+            found = self._folder.find(self.pattern.replace(DAY, _ANY_DAY))
+        except OSError as error:
+            return _Survey(files=(), unreadable=str(error), last=None)
+        for each in found:
             try:
-                if path.is_file():
-                    stamp = _stamp(path)
-                    files.append(_File(name=name, path=path, stamp=stamp, content=_content(path, stamp, self._reading)))
+                files.append(_File(path=f"{self.folder}/{each.name}", found=each, content=self._content(each)))
             except _UNREADABLE as error:
-                unreadable.append(f"{path}: {error}")
+                unreadable.append(f"{self.folder}/{each.name}: {error}")
         if not files and not unreadable:
             unreadable = [f"no file matches {self.pattern} in {self.folder}: deliver one and materialise the day again"]
         last = max((day for file in files for day in file.content.days), default=None)
@@ -120,32 +129,46 @@ class MappedFiles:
             return f"not delivered yet: {self.pattern} in {self.folder} is complete before {self.complete_to}"
         if self.complete_to is None and (survey.last is None or day > survey.last):
             return f"not delivered yet: the last row in {self.pattern} in {self.folder} is of {survey.last or 'no day'}"
-        faults = [fault for file in survey.files if day in file.content.days and (fault := self._lacking(file))]
+        faults = [
+            f"{file.path} {lacking}"
+            for file in survey.files
+            if day in file.content.days and file.content.columns and (lacking := self._delivered.lacking(file.content.columns))
+        ]
         return "; ".join(faults) or None
 
-    def _lacking(self, file: "_File") -> str | None:
-        lacking = self._delivered.lacking(file.content.columns)
-        return f"{file.path} {lacking}" if lacking else None
+    def _content(self, found: Found) -> "_Content":
+        """Raises any of `_UNREADABLE`."""
+        if DAY not in self.pattern:
+            return _content(self._folder, found, self._reading)
+        mark = "0day0"
+        told = re.match(glob_translate(self.pattern.replace(DAY, mark)).replace(mark, "([0-9-]{10})"), found.name)
+        day = as_day(told[1]) if told else None
+        if day is None:
+            raise ValueError(f"its name has no day where {self.pattern} says: expected one such as 2018-04-01")
+        return _Content(version=self._folder.version(found), columns=(), parts=None, days=frozenset([day]), timeless=None)
 
     def _version(self, survey: "_Survey", day: Day) -> str:
-        held = [(file.name, file.content.version) for file in survey.files if day in file.content.days]
+        held = [(file.found.name, file.content.version) for file in survey.files if day in file.content.days]
         return digest(repr((held, (*self._delivered.meaning, self.missing))).encode() if held else b"")
 
     # Rows ---------------------------------------------------------------------------------------------------------------------
 
     def _read(self, file: "_File", days: Sequence[Day]) -> list[pa.Table]:
         """The rows of these days in one file; raises any of `_UNREADABLE`."""
-        parts = [index for index, part in enumerate(file.content.parts) if not part.isdisjoint(days)]
-        if not parts:
+        if not days:
             return []
-        delivered = self._delivered
-        with _opened(file.path, self.missing) as opened:
+        delivered, found, content = self._delivered, file.found, file.content
+        day = None if content.parts is not None else days[0]
+        with _opened(self._folder, found.name, self.missing) as opened:
+            if day and (lacking := delivered.lacking(opened.columns)):
+                raise ValueError(lacking)
+            parts = [index for index, part in enumerate(content.parts or ()) if not part.isdisjoint(days)]
             tables = [
-                delivered.rows(batch, days, file=file.name, version=file.content.version, before=before)
-                for part in parts
+                delivered.rows(batch, days, file=found.name, version=content.version, before=before, day=day)
+                for part in (range(len(opened.sizes)) if day else parts)
                 for before, batch in opened.pieces(part, delivered.needed)
             ]
-        if _stamp(file.path) != file.stamp:
+        if self._folder.stamp(found.name) != found.stamp:
             raise ValueError("it changed while it was read: materialise the day again")
         return tables
 
@@ -161,6 +184,10 @@ class MappedFiles:
     def _reading(self) -> "_Reading":
         return _Reading(time=self._delivered.time, missing=self.missing)
 
+    @property
+    def _folder(self) -> Folder:
+        return LocalFolder(self.folder) if isinstance(self.folder, Path) else self.folder
+
     def _faults(self) -> Iterator[str]:
         if not self.pattern.endswith(SUFFIXES) or Path(self.pattern).is_absolute():
             yield f"expected a pattern below the folder that ends in {', '.join(SUFFIXES)}"
@@ -170,8 +197,6 @@ class MappedFiles:
 
 
 # Which days a file holds ------------------------------------------------------------------------------------------------------
-
-_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,8 +211,10 @@ class _Reading:
 class _Content:
     version: str
     columns: tuple[str, ...]
-    parts: tuple[frozenset[Day], ...]
-    """Days of each row group of Parquet, or of all of a CSV. Rows that are not kept count: they show how far the file reaches."""
+    """Of a file that was opened for its days."""
+    parts: tuple[frozenset[Day], ...] | None
+    """Days of each row group of Parquet, or of all of another file. Rows that are not kept count: they show how far the file reaches. None
+    where its name says the day of all rows."""
     days: frozenset[Day]
     timeless: str | None
     """The first row to keep whose time cannot be read."""
@@ -195,9 +222,8 @@ class _Content:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _File:
-    name: str
-    path: Path
-    stamp: _Stamp
+    path: str
+    found: Found
     content: _Content
 
 
@@ -214,24 +240,12 @@ class _Survey:
         return next((f"{file.path}, {file.content.timeless}" for file in self.files if file.content.timeless), None)
 
 
-def _stamp(path: Path) -> _Stamp:
-    """What changes with a file's content. The last is of the inode: a copy that keeps the times of its original changes it."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 @lru_cache(maxsize=10_000)
-def _hash(path: Path, _: _Stamp) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
-
-
-@lru_cache(maxsize=10_000)
-def _content(path: Path, stamp: _Stamp, reading: _Reading) -> _Content:
+def _content(folder: Folder, found: Found, reading: _Reading) -> _Content:
     """Raises any of `_UNREADABLE`."""
     parts = []
     timeless = None
-    with _opened(path, reading.missing) as opened:
+    with _opened(folder, found.name, reading.missing) as opened:
         time = reading.time
         if time.column not in opened.columns:
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
@@ -243,7 +257,7 @@ def _content(path: Path, stamp: _Stamp, reading: _Reading) -> _Content:
                 timeless = timeless or time.timeless(batch, before)
             parts.append(frozenset(days))
     return _Content(
-        version=_hash(path, stamp),
+        version=folder.version(found),
         columns=opened.columns,
         parts=tuple(parts),
         days=frozenset().union(*parts),
@@ -271,22 +285,24 @@ class _Opened:
 
 
 @contextmanager
-def _opened(path: Path, missing: tuple[str, ...]) -> Iterator[_Opened]:
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            columns = tuple(file.schema_arrow.names)
-            if twice := sorted({name for name in columns if columns.count(name) > 1}):
-                raise ValueError(f"column {', '.join(twice)} appears more than once")
-            sizes = tuple(file.metadata.row_group(part).num_rows for part in range(file.num_row_groups))
+def _opened(folder: Folder, name: str, missing: tuple[str, ...]) -> Iterator[_Opened]:
+    with folder.open(name) as content:
+        if name.endswith(".parquet"):
+            with pq.ParquetFile(content) as file:
+                columns = tuple(file.schema_arrow.names)
+                if twice := sorted({name for name in columns if columns.count(name) > 1}):
+                    raise ValueError(f"column {', '.join(twice)} appears more than once")
+                sizes = tuple(file.metadata.row_group(part).num_rows for part in range(file.num_row_groups))
+                yield _Opened(
+                    columns=columns,
+                    sizes=sizes,
+                    batches=lambda part, names: file.iter_batches(AT_ONCE, row_groups=[part], columns=names),
+                )
+        else:
+            plain = unpacked(Path(name), content.read())
+            table = lines_as_columns(plain) if ".jsonl" in Path(name).suffixes else text_columns(plain, missing=missing)
             yield _Opened(
-                columns=columns,
-                sizes=sizes,
-                batches=lambda part, names: file.iter_batches(AT_ONCE, row_groups=[part], columns=names),
+                columns=tuple(table.column_names),
+                sizes=(table.num_rows,),
+                batches=lambda _, names: iter(table.select(names).to_batches()),
             )
-    else:
-        table = text_columns(unpacked(path, path.read_bytes()), missing=missing)
-        yield _Opened(
-            columns=tuple(table.column_names),
-            sizes=(table.num_rows,),
-            batches=lambda _, names: iter(table.select(names).to_batches()),
-        )

@@ -6,10 +6,10 @@ Belongs here: the form of that file, and what is wrong with one. Does not: the r
     end = "2018-08-09"                      # first day of which the files say nothing
     first_go_live = "2018-07-04"            # of a model, if not as soon as there are enough days
     timezone = "UTC"                        # of times without an offset, and of days
-    folder = "."                            # of the files, from where this file is
+    folder = "."                            # of the files, from where this file is, or "s3://bucket/prefix", "gs://bucket/prefix"
 
     [transactions]                          # any other name is a table
-    files = "card_transactions/*.parquet"
+    files = "card_transactions/*.parquet"   # or "card_transactions/{day}.csv.gz": then the name says the day of all rows
     columns = {transaction_id = "TRANSACTION_ID", paid_at = "TX_DATETIME"}
 
     [chargebacks]
@@ -40,6 +40,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ml_assets.sources.delivered import Delivered, is_timezone
 from ml_assets.sources.files import as_day
+from ml_assets.sources.folders import LocalFolder, folder_at
 from ml_assets.sources.mapped import SUFFIXES, MappedFiles
 from ml_assets.sources.sql import SqlRows
 from ml_assets.use_case import Day
@@ -119,8 +120,8 @@ class FileMapping(BaseModel):
     """Day on which the first model goes live; None where the case itself finds it."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Of times without an offset, and of days."""
-    folder: Path
-    """Of all files."""
+    folder: str
+    """Of all files: a path, from where this file is, or `s3://bucket/prefix` or `gs://bucket/prefix`."""
     database: str | None = None
     """SQLAlchemy's URL of the database that holds the tables with `rows`."""
     tables: dict[str, TableMapping]
@@ -163,7 +164,7 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         raise ValueError(
             f"{file}: unknown {', '.join(unknown)}; expected start, end, first_go_live, timezone, folder, database and tables"
         )
-    own["folder"] = file.parent / _text(file, "folder", own.get("folder", "."))
+    own["folder"] = _text(file, "folder", own.get("folder", "."))
     if "database" in own:
         own["database"] = _filled(file, _text(file, "database", own["database"]), environment)
     try:
@@ -175,6 +176,7 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
 def source_of(
     mapping: FileMapping,
     table: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
     *,
     day_column: str,
     known: Sequence[str] | None = None,
@@ -183,6 +185,7 @@ def source_of(
     """The source of one table.
 
     Args:
+        environment: credentials and endpoints of buckets, under the names that the AWS and Google libraries use themselves.
         day_column: the delivered column whose time says to which day a row belongs.
         known: all columns that the table delivers: each has to be mapped or optional, and no other may be.
         optional: columns that are delivered without values when they are not mapped.
@@ -190,8 +193,12 @@ def source_of(
     Raises:
         ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
     """
-    if mapping.database is None and not mapping.folder.is_dir():
-        raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {mapping.folder} is none")
+    try:
+        folder = folder_at(mapping.folder, mapping.file.parent, environment)
+    except ValueError as error:
+        raise ValueError(f"{mapping.file}: folder: {error}") from None
+    if mapping.database is None and isinstance(folder, LocalFolder) and not folder.path.is_dir():
+        raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {folder} is none")
     if table not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
     declared = mapping.tables[table]
@@ -215,7 +222,7 @@ def source_of(
         except ValueError as error:
             raise ValueError(f"{mapping.file}: [{table}] {error}") from None
     return MappedFiles(
-        folder=mapping.folder,
+        folder=folder,
         pattern=files_of.files or "",
         columns=delivered.columns,
         day_column=day_column,

@@ -497,7 +497,7 @@ def test_tables_that_are_read_from_one_file_share_its_hash(source: MappedFiles, 
     def opened(*_: object) -> None:
         raise AssertionError("hashed again")
 
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(hashlib, "file_digest", opened)
     assert replace(source, where=("FRAUD", "1")).versions(["2018-05-01"])
 
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from ml_assets.sources import mapping as form
+from ml_assets.sources.folders import LocalFolder
 from ml_assets.sources.mapping import read_mapping, source_of
 
 TOML = """
@@ -48,7 +49,7 @@ def written(file: Path, old: str, new: str) -> Path:
 
 def test_a_mapping_is_read_with_its_defaults(file: Path) -> None:
     mapping = read_mapping(file)
-    assert (mapping.file, mapping.folder, mapping.timezone) == (file, file.parent, "UTC")
+    assert (mapping.file, mapping.folder, mapping.timezone) == (file, ".", "UTC")
     assert (mapping.start, mapping.end) == ("2018-04-01", "2018-08-09")
     assert list(mapping.tables) == ["transactions", "chargebacks"]
     with pytest.raises(ValidationError, match="frozen"):
@@ -76,8 +77,8 @@ def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
 def test_a_folder_is_seen_from_the_file_and_taken_literally(file: Path, folder: str, resolved: str) -> None:
     written(file, 'end = "2018-08-09"', f'folder = "{folder}"')
     mapping = read_mapping(file)
-    assert (mapping.folder, mapping.end) == (file.parent / resolved, None)
-    mapping.folder.mkdir(exist_ok=True)
+    assert (mapping.folder, mapping.end) == (resolved, None)
+    (file.parent / mapping.folder).mkdir(exist_ok=True)
     assert source_of(mapping, "transactions", day_column="paid_at").complete_to is None
 
 
@@ -85,7 +86,7 @@ def test_a_folder_may_be_absolute_and_days_need_no_quotes(file: Path, tmp_path_f
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     written(file, 'start = "2018-04-01"', f'start = 2018-04-01\nfolder = "{elsewhere}"\ntimezone = "Europe/Berlin"')
     mapping = read_mapping(file)
-    assert (mapping.folder, mapping.start, mapping.timezone) == (elsewhere, "2018-04-01", "Europe/Berlin")
+    assert (mapping.folder, mapping.start, mapping.timezone) == (str(elsewhere), "2018-04-01", "Europe/Berlin")
     assert source_of(mapping, "transactions", day_column="paid_at").timezone == "Europe/Berlin"
 
 
@@ -98,7 +99,7 @@ def test_a_table_with_files_is_a_source_of_them(file: Path) -> None:
         optional=("country", "amount"),
     )
     assert dict(source.columns) == {"transaction_id": "ID", "paid_at": "AT", "amount": "SUM", "country": ""}
-    assert (source.folder, source.pattern, source.complete_to) == (file.parent, "cards/*.csv", "2018-08-09")
+    assert (source.folder, source.pattern, source.complete_to) == (LocalFolder(file.parent / "."), "cards/*.csv", "2018-08-09")
     assert (source.where, dict(source.delayed)) == (None, {})
 
 

@@ -37,7 +37,7 @@ def transactions(settings: Mapping[str, str]) -> Source:
     """One row for each payment."""
     if file := settings.get(FILES):
         mapping = read_mapping(Path(file), settings)
-        return source_of(mapping, "transactions", day_column="paid_at", known=(*PAYMENT, *PLACES), optional=PLACES)
+        return source_of(mapping, "transactions", settings, day_column="paid_at", known=(*PAYMENT, *PLACES), optional=PLACES)
     return _bank("transactions", settings)
 
 
@@ -45,7 +45,9 @@ def chargebacks(settings: Mapping[str, str]) -> Source:
     """One row for each payment that was reported as a fraud, under the day of the report."""
     if file := settings.get(FILES):
         mapping = read_mapping(Path(file), settings)
-        return source_of(mapping, "chargebacks", day_column="reported_at", known=(*PAYMENT, *REPORT), optional=("scenario",))
+        return source_of(
+            mapping, "chargebacks", settings, day_column="reported_at", known=(*PAYMENT, *REPORT), optional=("scenario",)
+        )
     return _bank("chargebacks", settings)
 
 
