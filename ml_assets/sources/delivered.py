@@ -81,13 +81,16 @@ class Delivered:
         of_row = self.time.days(batch) if day is None else pa.repeat(day, batch.num_rows)
         kept = pc.and_(pc.is_in(of_row, pa.array(days, pa.string())), self.time.kept(batch))
         rows = batch.filter(kept)
-        return with_provenance(
-            pa.table([self._values(rows, name) for name in self._sources], schema=self.schema),
-            of_row.filter(kept),
-            file,
-            version,
-            rows=pa.array(np.flatnonzero(kept) + before + 1, pa.int64()),
-        )
+        numbers = pa.array(np.flatnonzero(kept) + before + 1, pa.int64())
+        return with_provenance(self.values(rows), of_row.filter(kept), file, version, rows=numbers)
+
+    def values(self, rows: pa.RecordBatch) -> pa.Table:
+        """What is delivered of these rows, without provenance.
+
+        Raises:
+            ValueError: a column is of a type that has no text.
+        """
+        return pa.table([self._values(rows, name) for name in self._sources], schema=self.schema)
 
     def no_rows(self) -> pa.Table:
         """So that the columns are there when no row is."""

@@ -222,13 +222,15 @@ def _parsed(content: bytes, missing: tuple[str, ...]) -> pa.Table:
         raise ValueError(faults[0] if faults else reason) from error
 
 
-def with_provenance(delivered: pa.Table, day: Day | pa.Array, file: str, hashed: str, *, rows: pa.Array | None = None) -> pa.Table:
+def with_provenance(
+    delivered: pa.Table, day: Day | pa.Array, file: str | pa.Array, hashed: str, *, rows: pa.Array | None = None
+) -> pa.Table:
     """The columns under the names of `delivered_as`, with the provenance; `rows` of the file where these are not all of them."""
     count = delivered.num_rows
     kept = delivered.rename_columns([delivered_as(name) for name in delivered.column_names])
     values = [
         pa.repeat(day, count) if isinstance(day, str) else day,
-        pa.repeat(file, count),
+        pa.repeat(file, count) if isinstance(file, str) else file,
         pa.array(range(1, count + 1), pa.int64()) if rows is None else rows,
         pa.repeat(hashed, count),
     ]

@@ -1,6 +1,6 @@
-"""How a reader writes down which of their files, or rows of a database, and which columns are a table: one TOML file.
+"""How a reader writes down where the rows of a table are, and which of their columns it has: one TOML file.
 
-Belongs here: the form of that file, and what is wrong with one. Does not: the reading of what it names (`sources.mapped`, `sources.sql`).
+Belongs here: the form of that file, and what is wrong with one. Does not: the reading of what it names (the other modules).
 
     start = "2018-04-01"                    # first day
     end = "2018-08-09"                      # first day of which the files say nothing
@@ -25,6 +25,25 @@ or in a database, with `${NAME}` for what stands in the environment:
 
     [transactions]
     rows = "payments"                       # a table, or a query
+
+or in messages of Kafka:
+
+    [kafka]                                 # settings of librdkafka, passed on as they are
+    "bootstrap.servers" = "broker.example.com:9093"
+    "security.protocol" = "SASL_SSL"
+    "sasl.password" = "${KAFKA_PASSWORD}"
+
+    [transactions]
+    topic = "payments"
+
+or in the pages of an HTTP interface (`sources.http.Pages`), or in server-sent events:
+
+    [transactions.pages]
+    url = "https://api.example.com/payments"
+    headers = {Authorization = "Bearer ${TOKEN}"}
+
+    [chargebacks.stream]
+    url = "https://api.example.com/chargebacks"
 """
 
 import re
@@ -39,8 +58,11 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ml_assets.sources.delivered import Delivered, is_timezone
-from ml_assets.sources.files import as_day
+from ml_assets.sources.files import as_day, digest
 from ml_assets.sources.folders import LocalFolder, folder_at
+from ml_assets.sources.http import Pages, Paging, Stream
+from ml_assets.sources.kafka import Topic
+from ml_assets.sources.landing import Feed, LandedRows, Landing
 from ml_assets.sources.mapped import SUFFIXES, MappedFiles
 from ml_assets.sources.sql import SqlRows
 from ml_assets.use_case import Day
@@ -71,12 +93,41 @@ def _named(text: str) -> str:
     return text
 
 
+PLACES = ("files", "rows", "topic", "pages", "stream")
+"""What of a table says where its rows are."""
+_OWN = ("start", "end", "first_go_live", "timezone", "folder", "database", "kafka")
+"""Names at the top that are no tables."""
+
 _Day = Annotated[Day, BeforeValidator(_day)]
 _ColumnName = Annotated[str, AfterValidator(_named)]
 
 
+class PagesMapping(BaseModel):
+    """As `http.Pages`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    url: str
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    items: str = ""
+    paging: Paging = "link"
+    cursor: str = ""
+    parameter: str = ""
+    page_size: int = 0
+    requests_a_second: float = Field(default=10.0, gt=0)
+
+
+class StreamMapping(BaseModel):
+    """As `http.Stream`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    url: str
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+
+
 class TableMapping(BaseModel):
-    """Where one table is in the reader's files."""
+    """Where the rows of one table are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -84,8 +135,14 @@ class TableMapping(BaseModel):
     """Glob below the folder."""
     rows: str | None = None
     """Instead of `files`: a table of the database, or a query."""
+    topic: str | None = None
+    """Instead of `files`: a topic of Kafka."""
+    pages: PagesMapping | None = None
+    """Instead of `files`: an HTTP interface."""
+    stream: StreamMapping | None = None
+    """Instead of `files`: server-sent events."""
     of: str | None = None
-    """Instead of both: the table whose files or rows these are, and whose columns they have unless named here."""
+    """Instead of all: the table whose files, rows or messages these are, and whose columns they have unless named here."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Delivered column → column in the files; "" where they have none."""
     flag: _ColumnName | None = None
@@ -97,8 +154,8 @@ class TableMapping(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if [self.files, self.rows, self.of].count(None) != 2:
-            raise ValueError("expected one of `files`, `rows` and `of`")
+        if sum(getattr(self, name) is not None for name in (*PLACES, "of")) != 1:
+            raise ValueError(f"expected one of {', '.join(f'`{name}`' for name in PLACES)} and `of`")
         if self.delay_days and not self.delayed:
             raise ValueError('expected the times to delay, such as delayed = {reported_at = "TX_DATETIME"}, with `delay_days`')
         if twice := sorted(set(self.columns) & set(self.delayed)):
@@ -124,6 +181,8 @@ class FileMapping(BaseModel):
     """Of all files: a path, from where this file is, or `s3://bucket/prefix` or `gs://bucket/prefix`."""
     database: str | None = None
     """SQLAlchemy's URL of the database that holds the tables with `rows`."""
+    kafka: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Settings of librdkafka for the tables with a `topic`."""
     tables: dict[str, TableMapping]
 
     @model_validator(mode="after")
@@ -134,10 +193,17 @@ class FileMapping(BaseModel):
             raise ValueError(f"expected `end` after `start`, which is {self.start}")
         for name, table in self.tables.items():
             if table.of is not None and table.of not in self._whole:
-                raise ValueError(f"{name}.of is {table.of!r}, expected a table with `files` or `rows`: {', '.join(self._whole)}")
+                raise ValueError(f"{name}.of is {table.of!r}, expected a table that is not `of` another: {', '.join(self._whole)}")
             if table.rows is not None and self.database is None:
                 raise ValueError(f'{name}.rows needs a database, such as database = "sqlite:////path/to/file.db" at the top')
+            if table.topic is not None and "bootstrap.servers" not in self.kafka:
+                raise ValueError(f'{name}.topic needs a broker: [kafka] with "bootstrap.servers" = "host:9092"')
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether no table is in files."""
+        return all(table.files is None for table in self.tables.values())
 
     @property
     def _whole(self) -> list[str]:
@@ -158,15 +224,17 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: expected a TOML file: {error}") from error
-    tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    settings = {
+        name: value if name in ("start", "end", "first_go_live", "timezone", "folder") else _filled(file, name, value, environment)
+        for name, value in settings.items()
+    }
+    tables = {name: value for name, value in settings.items() if isinstance(value, dict) and name not in _OWN}
     own = {name: value for name, value in settings.items() if name not in tables}
-    if unknown := sorted(set(own) - {"start", "end", "first_go_live", "timezone", "folder", "database"}):
-        raise ValueError(
-            f"{file}: unknown {', '.join(unknown)}; expected start, end, first_go_live, timezone, folder, database and tables"
-        )
-    own["folder"] = _text(file, "folder", own.get("folder", "."))
-    if "database" in own:
-        own["database"] = _filled(file, _text(file, "database", own["database"]), environment)
+    if unknown := sorted(set(own) - set(_OWN)):
+        raise ValueError(f"{file}: unknown {', '.join(unknown)}; expected {', '.join(_OWN)} and tables")
+    for name in ("folder", "database"):
+        own[name] = _text(file, name, own.get(name, "." if name == "folder" else None))
+    own["kafka"] = {key: str(value) for key, value in _flat(own.get("kafka", {})).items()}
     try:
         return FileMapping.model_validate({**own, "tables": tables, "file": file})
     except ValidationError as error:
@@ -178,13 +246,15 @@ def source_of(
     table: str,
     environment: Mapping[str, str] = MappingProxyType({}),
     *,
+    landings: Path | None = None,
     day_column: str,
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
-) -> MappedFiles | SqlRows:
+) -> MappedFiles | SqlRows | LandedRows:
     """The source of one table.
 
     Args:
+        landings: the folder in which feeds land.
         environment: credentials and endpoints of buckets, under the names that the AWS and Google libraries use themselves.
         day_column: the delivered column whose time says to which day a row belongs.
         known: all columns that the table delivers: each has to be mapped or optional, and no other may be.
@@ -197,7 +267,7 @@ def source_of(
         folder = folder_at(mapping.folder, mapping.file.parent, environment)
     except ValueError as error:
         raise ValueError(f"{mapping.file}: folder: {error}") from None
-    if mapping.database is None and isinstance(folder, LocalFolder) and not folder.path.is_dir():
+    if not mapping.elsewhere and isinstance(folder, LocalFolder) and not folder.path.is_dir():
         raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {folder} is none")
     if table not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
@@ -216,11 +286,13 @@ def source_of(
         delayed={name: (column, timedelta(days=declared.delay_days)) for name, column in declared.delayed.items()},
         where=(declared.flag, declared.flag_is) if declared.flag else None,
     )
-    if files_of.rows is not None:
-        try:
+    try:
+        if files_of.rows is not None:
             return SqlRows(url=mapping.database or "", rows=files_of.rows, delivered=delivered, complete_to=mapping.end)
-        except ValueError as error:
-            raise ValueError(f"{mapping.file}: [{table}] {error}") from None
+        if (feed := _feed_of(mapping, files_of)) is not None:
+            return _landed(feed, delivered, landings or mapping.file.parent, table, mapping.end)
+    except ValueError as error:
+        raise ValueError(f"{mapping.file}: [{table}] {error}") from None
     return MappedFiles(
         folder=folder,
         pattern=files_of.files or "",
@@ -233,11 +305,43 @@ def source_of(
     )
 
 
-def _filled(file: Path, text: str, settings: Mapping[str, str]) -> str:
-    names = re.findall(r"\$\{(\w+)\}", text)
+def _feed_of(mapping: FileMapping, declared: TableMapping) -> Feed | None:
+    if declared.topic is not None:
+        return Topic(topic=declared.topic, settings=mapping.kafka)
+    if declared.pages is not None:
+        return Pages(**declared.pages.model_dump())
+    if declared.stream is not None:
+        return Stream(**declared.stream.model_dump())
+    return None
+
+
+def _landed(feed: Feed, delivered: Delivered, landings: Path, table: str, complete_to: Day | None) -> LandedRows:
+    if faults := list(delivered.faults()):
+        raise ValueError("; ".join(faults))
+    # What of a message decides about its day, decides where it lands: another declaration begins anew.
+    by = digest(repr((feed.name, delivered.time)).encode())[:8]
+    landing = Landing(path=landings / f"{table}-{by}", feed=feed, delivered=delivered)
+    return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
+
+
+def _filled(file: Path, where: str, value: Any, settings: Mapping[str, str]) -> Any:
+    """The value with what stands in the environment in place of each `${NAME}`; in an address as it has to stand there."""
+    if isinstance(value, dict):
+        return {name: _filled(file, f"{where}.{name}", each, settings) for name, each in value.items()}
+    if not isinstance(value, str):
+        return value
+    names = re.findall(r"\$\{(\w+)\}", value)
     if absent := sorted({name for name in names if name not in settings}):
-        raise ValueError(f"{file}: database needs {', '.join(absent)} in the environment")
-    return re.sub(r"\$\{(\w+)\}", lambda found: quote(settings[found[1]], safe=""), text)
+        raise ValueError(f"{file}: {where} needs {', '.join(absent)} in the environment")
+    address = where == "database" or where.endswith(".url")
+    return re.sub(r"\$\{(\w+)\}", lambda found: quote(settings[found[1]], safe="") if address else settings[found[1]], value)
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """TOML reads a name with dots that has no quotes as tables in tables."""
+    if not isinstance(settings, dict):
+        return {prefix[:-1]: settings}
+    return {name: each for key, value in settings.items() for name, each in _flat(value, f"{prefix}{key}.").items()}
 
 
 def _require_known(
@@ -252,8 +356,8 @@ def _require_known(
         raise ValueError(f"{mapping.file}: [{table}] columns: {', '.join(faults)}; expected {', '.join(known)}{may}")
 
 
-def _text(file: Path, name: str, value: Any) -> str:
-    if not isinstance(value, str):
+def _text(file: Path, name: str, value: Any) -> str | None:
+    if not isinstance(value, str | None):
         raise ValueError(f"{file}: {name} is {value!r}, expected text")
     return value
 
@@ -262,7 +366,9 @@ def _fault(fault: Any) -> str:
     """One line of pydantic's account, with what it got where that is short."""
     field = ".".join(str(part) for part in fault["loc"] if part != "tables")
     if fault["type"] == "extra_forbidden":
-        return f"{field}: unknown, expected {', '.join(TableMapping.model_fields)}"
+        forms: dict[str, type[BaseModel]] = {"pages": PagesMapping, "stream": StreamMapping}
+        form = forms.get(str(fault["loc"][-2]), TableMapping)
+        return f"{field}: unknown, expected {', '.join(form.model_fields)}"
     told = str(fault["msg"]).removeprefix("Value error, ")
     got = f" is {fault['input']!r}," if isinstance(fault["input"], str | int | float | date) else ":"
     return f"{field}{got} {told[0].lower()}{told[1:]}" if field else told

@@ -1,5 +1,6 @@
 """The file in which a reader says where their tables are: what it means, and what is said of one that is wrong."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,18 +58,21 @@ def test_a_mapping_is_read_with_its_defaults(file: Path) -> None:
 
 
 def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
-    shown, of_database = (
-        "\n".join(line for line in part.splitlines() if line.startswith("    "))
-        for part in str(form.__doc__).split("or in a database")
-    )
-    (tmp_path / "shown.toml").write_text(shown)
-    mapping = read_mapping(tmp_path / "shown.toml")
-    (tmp_path / "database.toml").write_text('    start = "2018-04-01"\n' + of_database)
-    found = read_mapping(tmp_path / "database.toml", {"PGPASSWORD": "secret"})
-    assert (found.database, found.tables["transactions"].rows) == (
-        "postgresql+psycopg://reader:secret@db.example.com/bank",
+    shown = []
+    for number, part in enumerate(re.split(r"^or in", str(form.__doc__), flags=re.MULTILINE)):
+        lines = [] if number == 0 else ['start = "2018-04-01"']
+        file = tmp_path / f"{number}.toml"
+        file.write_text("\n".join([*lines, *(line for line in part.splitlines() if line.startswith("    "))]))
+        shown.append(read_mapping(file, {"PGPASSWORD": "se/cret", "KAFKA_PASSWORD": "se/cret", "TOKEN": "se/cret"}))
+    mapping, database, kafka, http = shown
+    assert (database.database, database.tables["transactions"].rows) == (
+        "postgresql+psycopg://reader:se%2Fcret@db.example.com/bank",
         "payments",
     )
+    assert (kafka.kafka["sasl.password"], kafka.tables["transactions"].topic) == ("se/cret", "payments")
+    assert http.tables["transactions"].pages is not None
+    assert http.tables["transactions"].pages.headers == {"Authorization": "Bearer se/cret"}
+    assert "se/cret" not in repr(kafka) + repr(http)
     assert source_of(mapping, "transactions", day_column="paid_at").columns["transaction_id"] == "TRANSACTION_ID"
     assert source_of(mapping, "chargebacks", day_column="reported_at").where == ("TX_FRAUD", "1")
 
@@ -148,24 +152,36 @@ def test_what_the_mapping_says_is_what_is_read(file: Path) -> None:
         ('end = "2018-08-09"', 'end = "2018-04-01"', "expected `end` after `start`, which is 2018-04-01"),
         ('end = "2018-08-09"', 'timezone = "Berlin"', "timezone is 'Berlin', expected a time zone such as Europe/Berlin"),
         ('end = "2018-08-09"', "folder = 3", "folder is 3, expected text"),
-        ('end = "2018-08-09"', 'until = "x"', "unknown until; expected start, end, first_go_live, timezone, folder, database and"),
-        ('end = "2018-08-09"', 'file = "x"', "unknown file; expected start, end, first_go_live, timezone, folder, database and"),
+        (
+            'end = "2018-08-09"',
+            'until = "x"',
+            "unknown until; expected start, end, first_go_live, timezone, folder, database, kafka and",
+        ),
+        (
+            'end = "2018-08-09"',
+            'file = "x"',
+            "unknown file; expected start, end, first_go_live, timezone, folder, database, kafka and",
+        ),
         ('end = "2018-08-09"', "end = ", "expected a TOML file: "),
-        ('files = "cards/*.csv"', "", "transactions: expected one of `files`, `rows` and `of`"),
-        ('of = "transactions"', 'of = "transactions"\nfiles = "*.csv"', "chargebacks: expected one of `files`, `rows` and `of`"),
+        ('files = "cards/*.csv"', "", "transactions: expected one of `files`, `rows`, `topic`, `pages`, `stream` and `of`"),
+        (
+            'of = "transactions"',
+            'of = "transactions"\nfiles = "*.csv"',
+            "chargebacks: expected one of `files`, `rows`, `topic`, `pages`, `stream` and `of`",
+        ),
         (
             'of = "transactions"',
             'of = "payments"',
-            "chargebacks.of is 'payments', expected a table with `files` or `rows`: transactions",
+            "chargebacks.of is 'payments', expected a table that is not `of` another: transactions",
         ),
-        ('of = "transactions"', 'of = "chargebacks"', "chargebacks.of is 'chargebacks', expected a table with `files` or `rows`"),
+        ('of = "transactions"', 'of = "chargebacks"', "chargebacks.of is 'chargebacks', expected a table that is not `of` another"),
         ('files = "cards/*.csv"', 'files = "*.xlsx"', "transactions.files is '*.xlsx', expected a pattern below `folder` that"),
         ('files = "cards/*.csv"', 'files = "/x/*.csv"', "transactions.files is '/x/*.csv', expected a pattern below `folder`"),
         ('amount = "SUM"', "amount = 3", "transactions.columns.amount is 3, input should be a valid string"),
         (
             'flag = "FRAUD"',
             'flags = "FRAUD"',
-            "chargebacks.flags: unknown, expected files, rows, of, columns, flag, flag_is, delayed",
+            "chargebacks.flags: unknown, expected files, rows, topic, pages, stream, of, columns, flag, flag_is, delayed",
         ),
         ('flag = "FRAUD"', 'flag = ""', "chargebacks.flag is '', expected the name of a column in the files"),
         ("delay_days = 7", "delay_days = -7", "chargebacks.delay_days is -7, input should be greater than or equal to 0"),

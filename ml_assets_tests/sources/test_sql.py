@@ -390,7 +390,11 @@ def test_a_bank_in_a_database_is_the_bank_in_files(server: Postgres, tmp_path: P
     ("old", "new", "match"),
     [
         ("database =", "data_base =", "unknown data_base"),
-        ('rows = "payments"', 'rows = "payments"\nfiles = "*.csv"', "transactions: expected one of `files`, `rows` and `of`"),
+        (
+            'rows = "payments"',
+            'rows = "payments"\nfiles = "*.csv"',
+            "transactions: expected one of `files`, `rows`, `topic`, `pages`, `stream` and `of`",
+        ),
         ("postgresql+psycopg://", "mongodb://", r"\[transactions\] no database that can be reached: "),
         ("postgresql+psycopg://", "", r"\[transactions\] no database that can be reached: expected a URL such as"),
     ],

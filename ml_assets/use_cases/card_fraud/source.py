@@ -18,6 +18,7 @@ import pyarrow.csv
 from ml_assets.sources.files import DailyFiles
 from ml_assets.sources.mapping import read_mapping, source_of
 from ml_assets.storage.atomic import replace
+from ml_assets.storage.places import root_folder
 from ml_assets.use_case import Batch, Day, Source, shift
 from ml_assets.use_cases.card_fraud.simulator import World, payments
 
@@ -37,7 +38,15 @@ def transactions(settings: Mapping[str, str]) -> Source:
     """One row for each payment."""
     if file := settings.get(FILES):
         mapping = read_mapping(Path(file), settings)
-        return source_of(mapping, "transactions", settings, day_column="paid_at", known=(*PAYMENT, *PLACES), optional=PLACES)
+        return source_of(
+            mapping,
+            "transactions",
+            settings,
+            landings=_landings(settings),
+            day_column="paid_at",
+            known=(*PAYMENT, *PLACES),
+            optional=PLACES,
+        )
     return _bank("transactions", settings)
 
 
@@ -118,6 +127,10 @@ def _csv(rows: pd.DataFrame) -> bytes:
     return gzip.compress(written.getvalue(), compresslevel=1, mtime=0)
 
 
+def _landings(settings: Mapping[str, str]) -> Path:
+    return root_folder(settings) / "landing" / "card_fraud"
+
+
 def _bank(name: str, settings: Mapping[str, str]) -> SimulatedBank:
     world = World(
         customers=int(settings.get(CUSTOMERS, 5_000)),
@@ -125,6 +138,6 @@ def _bank(name: str, settings: Mapping[str, str]) -> SimulatedBank:
         seed=int(settings.get(SEED, 2018)),
         first_day=START,
     )
-    root = Path(settings.get(DELIVERIES) or Path(settings.get("ML_ASSETS_ROOT") or ".ml_assets") / "deliveries" / "card_fraud")
+    root = Path(settings.get(DELIVERIES) or root_folder(settings) / "deliveries" / "card_fraud")
     folder = root / f"{world.customers}-customers-{world.terminals}-terminals-seed-{world.seed}"
     return SimulatedBank(name=name, world=world, folder=folder)
