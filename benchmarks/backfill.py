@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ml_assets.orchestration.event_log import BatchedEventLog
-from ml_assets.orchestration.partitions import case_weeks
-from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, WEEKLY, Runner, daily_tables_of
+from ml_assets.orchestration.partitions import case_weeks, daily_tables_of
+from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, WEEKLY, Runner
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 from ml_assets.use_cases.flight_delays import FLIGHT_DELAYS

@@ -27,12 +27,14 @@ from ml_assets.console_models import (
     print_versions_side_by_side,
 )
 from ml_assets.orchestration import decisions, provenance, staleness, summary
-from ml_assets.orchestration.partitions import case_days, case_weeks
+from ml_assets.orchestration.partitions import case_days, case_weeks, daily_tables_of
 from ml_assets.orchestration.planning import recipes
-from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date, daily_tables_of
+from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.serving import commands as serving
+from ml_assets.sources import landing
+from ml_assets.sources.landing import LandedRows
 from ml_assets.storage.decisions import Manual
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 from ml_assets.use_cases import find
@@ -131,6 +133,28 @@ def stale(case: CaseName) -> None:
     chosen, store = _case(case), Store()
     news = staleness.look(chosen, store, _instance())
     print_stale(summary.stale(chosen, store), news)
+
+
+@app.command()
+def land(
+    case: CaseName,
+    select: Annotated[str, typer.Option(help="Tables, separated by commas; by default all that arrive in a feed.")] = "",
+    once: Annotated[bool, typer.Option(help="End with what is there now.")] = False,
+    skip_lost: Annotated[bool, typer.Option(help="Go on behind messages that a broker deleted before they were read.")] = False,
+) -> None:
+    """Land what arrives in feeds (Kafka, HTTP pages, event streams) until it is interrupted; it goes on where it was."""
+    chosen = _case(case)
+    sources = {table.name: table.source(os.environ) for table in chosen.daily_tables}
+    feeds = {name: source.landing for name, source in sources.items() if isinstance(source, LandedRows)}
+    wanted = [name.strip() for name in select.split(",") if name.strip()] or list(feeds)
+    if not wanted or set(wanted) - set(feeds):
+        unknown = ", ".join(sorted(set(wanted) - set(feeds)))
+        _fail(f"no table {unknown} of {case} arrives in a feed; those that do: {', '.join(feeds) or 'none'}")
+    try:
+        with _plain_errors():
+            landing.land({name: feeds[name] for name in wanted}, once=once, skip_lost=skip_lost, told=out.print)
+    except landing.FeedError as error:
+        _fail(str(error))
 
 
 @models.callback(invoke_without_command=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -101,6 +101,17 @@ class Source(Protocol):
 
     def read(self, days: Sequence[Day]) -> Batch:
         """Everything the source holds for these days."""
+
+
+@runtime_checkable
+class WatchedSource(Source, Protocol):
+    """A source of which a sensor can ask more: another one is asked about all days, and is never in trouble."""
+
+    def trouble(self) -> str:
+        """Why it cannot be asked about any day, "" when it can."""
+
+    def watched(self, days: Sequence[Day]) -> Sequence[Day]:
+        """Of these days those to ask about at each tick: all where that is cheap, however old."""
 
 
 SourceFactory = Callable[[Mapping[str, str]], Source]

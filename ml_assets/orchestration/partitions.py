@@ -1,10 +1,11 @@
 """Partitions of a use case: days, and weeks keyed by the day on which a model goes live."""
 
 import warnings
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from ml_assets.use_case import UseCase
+from ml_assets.use_case import Day, UseCase, shift
 
 ALL_BEFORE = 260
 """Weeks before a model goes live whose days may train it: five years."""
@@ -33,6 +34,27 @@ def days_back(days: int, *, ahead: int = 0) -> dg.TimeWindowPartitionMapping:
 def earlier_weeks() -> dg.TimeWindowPartitionMapping:
     """A week depends on all weeks before it, or on all days before it began."""
     return _as_far_as_they_exist(-ALL_BEFORE, -1)
+
+
+def daily_tables_of(case: UseCase, tables: Sequence[str]) -> list[str]:
+    """The assets that a selection of tables brings with it: the rejected rows come with the clean ones."""
+    rejected = {table.name: table.rejected_name for table in case.tables}
+    return [asset for table in tables for asset in (table, rejected.get(table)) if asset is not None]
+
+
+def contiguous(days: Sequence[Day], *, step: int = 1) -> Iterator[tuple[Day, Day]]:
+    """First and last day of each unbroken stretch, in which a day follows another after `step` days.
+
+    >>> list(contiguous(["2013-01-01", "2013-01-02", "2013-01-05"]))
+    [('2013-01-01', '2013-01-02'), ('2013-01-05', '2013-01-05')]
+    """
+    ordered = sorted(days)
+    first: Day | None = None
+    for position, day in enumerate(ordered):
+        first = first or day
+        if position + 1 == len(ordered) or ordered[position + 1] != shift(day, step):
+            yield first, day
+            first = None
 
 
 def _as_far_as_they_exist(first: int, last: int) -> dg.TimeWindowPartitionMapping:

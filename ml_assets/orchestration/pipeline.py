@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from ml_assets.orchestration import backtest, daily, online, staleness, weekly
+from ml_assets.orchestration import backtest, daily, online, sensors, staleness, weekly
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
@@ -35,6 +35,7 @@ def build_defs(
             *(asset for case in cases for asset in pipeline(case)),
             *(spec for case in cases for spec in staleness.observed_assets(case)),
         ],
+        sensors=[sensor for case in cases for sensor in sensors.sensors(case)],
         resources={"store": store or Store()},
         executor=dg.in_process_executor,
         loggers=dict(loggers) if loggers else None,

@@ -4,19 +4,19 @@ Each run is an ordinary Dagster run over a range of partitions, seen in the UI w
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
 
 from ml_assets.orchestration import backtest
-from ml_assets.orchestration.partitions import case_days, case_weeks
+from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, stale_days
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weekly import GATE
 from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, possible_weeks, stale_weeks
-from ml_assets.use_case import WHOLE, Day, UseCase, shift
+from ml_assets.use_case import WHOLE, Day, UseCase
 
 AFTER_DEPLOYMENT = ("scores", "live_performance")
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -121,27 +121,6 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
         _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
     if backtest.is_stale(case, runner.store):
         runner.run([backtest.BACKTEST], WHOLE, WHOLE, title="weeks side by side")
-
-
-def daily_tables_of(case: UseCase, tables: Sequence[str]) -> list[str]:
-    """The assets that a selection of tables brings with it: the rejected rows come with the clean ones."""
-    rejected = {table.name: table.rejected_name for table in case.tables}
-    return [asset for table in tables for asset in (table, rejected.get(table)) if asset is not None]
-
-
-def contiguous(days: Sequence[Day], *, step: int = 1) -> Iterator[tuple[Day, Day]]:
-    """First and last day of each unbroken stretch, in which a day follows another after `step` days.
-
-    >>> list(contiguous(["2013-01-01", "2013-01-02", "2013-01-05"]))
-    [('2013-01-01', '2013-01-02'), ('2013-01-05', '2013-01-05')]
-    """
-    ordered = sorted(days)
-    first: Day | None = None
-    for position, day in enumerate(ordered):
-        first = first or day
-        if position + 1 == len(ordered) or ordered[position + 1] != shift(day, step):
-            yield first, day
-            first = None
 
 
 def _settle(runner: Runner, line: Sequence[Recipe], days: Sequence[Day]) -> None:

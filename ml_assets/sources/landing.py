@@ -5,8 +5,10 @@ Belongs here: landing, and the source that reads what landed. Does not: how a fe
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -275,6 +277,18 @@ class LandedRows:
         versions = {day: self._version(counts, day) for day in ready}
         return Batch(rows=united([self._no_rows, *tables]), counted=counted, versions=versions, problems=problems)
 
+    def trouble(self) -> str:
+        """See `WatchedSource`."""
+        try:
+            self.landing.catch_up()
+        except FeedError as error:
+            return str(error)
+        return ""
+
+    def watched(self, days: Sequence[Day]) -> Sequence[Day]:
+        """All: what landed is counted by day."""
+        return days
+
     def _of_day(self, messages: pa.Table, day: Day, version: str) -> pa.Table:
         batch = batch_of(messages["content"].to_pylist(), [*self.delivered.needed, NOT_READ])
         values = self.delivered.values(batch).append_column(NOT_READ, batch[NOT_READ])
@@ -296,6 +310,32 @@ class LandedRows:
     def _version(self, counts: Mapping[Day, int], day: Day) -> str:
         count = counts.get(day, 0)
         return digest(repr((count, self.landing.feed.name, self.delivered.meaning)).encode() if count else b"")
+
+
+def land(landings: Mapping[str, Landing], *, once: bool, skip_lost: bool, told: Callable[[str], None]) -> None:
+    """Lands some feeds side by side, each in a thread of its own, for good or once.
+
+    Raises:
+        FeedError: one of them cannot be read; the others end, too, and all go on where they were the next time.
+    """
+    failed: queue.Queue[FeedError | None] = queue.Queue()
+
+    def follow(name: str, landing: Landing) -> None:
+        try:
+            for landed in [landing.catch_up()] if once else landing.follow():
+                if landed.messages:
+                    told(f"{name}: {landed.messages:,} messages of {', '.join(sorted(landed.days))}")
+                landing.compact(landed.days)
+            failed.put(None)
+        except FeedError as error:
+            failed.put(error)
+
+    for name, each in landings.items():
+        feed = replace(each.feed, skip_lost=True) if skip_lost and hasattr(each.feed, "skip_lost") else each.feed  # type: ignore[type-var]
+        threading.Thread(target=follow, args=(name, replace(each, feed=feed)), name=f"land-{name}", daemon=True).start()
+    for _ in landings:
+        if (error := failed.get()) is not None:
+            raise error
 
 
 def _noted(table: DeltaTable | None) -> dict[str, Any]:

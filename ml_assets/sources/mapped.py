@@ -103,6 +103,15 @@ class MappedFiles:
         versions = {day: self._version(survey, day) for day in ready}
         return Batch(rows=united([self._delivered.no_rows(), *tables]), counted=dict(counted), versions=versions, problems=problems)
 
+    def trouble(self) -> str:
+        """See `WatchedSource`."""
+        survey = self._survey()
+        return survey.unreadable or survey.timeless or ""
+
+    def watched(self, days: Sequence[Day]) -> Sequence[Day]:
+        """All: files are listed completely, so that one that came late or was replaced is found however old its day is."""
+        return days
+
     # What the files hold ------------------------------------------------------------------------------------------------------
 
     def _survey(self) -> "_Survey":
@@ -138,7 +147,7 @@ class MappedFiles:
 
     def _content(self, found: Found) -> "_Content":
         """Raises any of `_UNREADABLE`."""
-        if DAY not in self.pattern:
+        if DAY not in self.pattern or self.day_column in self.delayed:  # the name says the day of the time that is not delayed
             return _content(self._folder, found, self._reading)
         mark = "0day0"
         told = re.match(glob_translate(self.pattern.replace(DAY, mark)).replace(mark, "([0-9-]{10})"), found.name)

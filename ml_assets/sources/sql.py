@@ -52,6 +52,8 @@ class SqlRows:
     rows: str
     """The name of a table, with its schema where it needs one, or a query that begins with SELECT or WITH."""
     delivered: Delivered
+    look_back_days: int = 30
+    """So many days a sensor looks for rows that came late, were changed or deleted."""
     complete_to: Day | None = None
     """First day of which the database says nothing: a day before it without a row had none. None: that after the last row's."""
 
@@ -93,6 +95,25 @@ class SqlRows:
             told = f"{self._label}: {_without_password(error, self.url)}"
             return Batch(rows=united(tables[:1]), counted={}, versions={}, problems=dict.fromkeys(days, told))
         return Batch(rows=united(tables), counted=counted, versions=versions, problems=problems)
+
+    def trouble(self) -> str:
+        """See `WatchedSource`."""
+        try:
+            with self._snapshot() as (connection, _):
+                self._require_times(connection)
+        except (SQLAlchemyError, _LackingError) as error:
+            return f"{self._label}: {_without_password(error, self.url)}"
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def watched(self, days: Sequence[Day]) -> Sequence[Day]:
+        """The last days that have rows, since each is scanned: an older one that changes is found by `ml-assets run`."""
+        try:
+            with self._snapshot() as (_, time):
+                return [day for day in days if time.last is not None and day <= time.last][-self.look_back_days :]
+        except (SQLAlchemyError, _LackingError, ValueError):
+            return []
 
     # A moment ------------------------------------------------------------------------------------------------------------------
 
@@ -204,7 +225,7 @@ class SqlRows:
         statement = sa.text(f"SELECT {columns} FROM {self._from} WHERE {self._where()} ORDER BY {order}")
         streaming = connection.execution_options(stream_results=True, yield_per=AT_ONCE)
         with closing(streaming.execute(statement, time.bounds(day))) as found:
-            for rows in found.partitions():
+            for rows in found.partitions(AT_ONCE):
                 arrays = [_array(values) for values in zip(*rows, strict=True)]
                 yield as_delivered(pa.RecordBatch.from_arrays(arrays, names))
 

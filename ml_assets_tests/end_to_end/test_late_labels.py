@@ -11,9 +11,9 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from ml_assets.orchestration.partitions import contiguous, daily_tables_of
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import recipes, stale_days
-from ml_assets.orchestration.rounds import contiguous, daily_tables_of
 from ml_assets.orchestration.staleness import look
 from ml_assets.orchestration.weeks import CANDIDATE
 from ml_assets.use_case import day_range, shift

@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 
 from ml_assets.cli import app
 from ml_assets.orchestration import summary
+from ml_assets.orchestration.partitions import daily_tables_of
 from ml_assets.orchestration.pipeline import build_defs
-from ml_assets.orchestration.rounds import Runner, bring_up_to_date, daily_tables_of
+from ml_assets.orchestration.rounds import Runner, bring_up_to_date
 from ml_assets.orchestration.staleness import look
 from ml_assets.orchestration.store import Store
 from ml_assets.stages.online_state import ANSWERS_FROM, SINCE_EVER

@@ -1,0 +1,133 @@
+"""What makes days by itself: a sensor for each table that looks at its source, and one for each case that follows with what depends on it.
+
+Belongs here: when to start a run, and of which partitions. Does not: what is stale (`planning`), how it is made (`daily`).
+
+A sensor asks again only for what it has not asked for: the same day from the same inputs is requested once, also when its run fails. Its
+cursor holds what was asked for and is not there yet, so that it survives restarts, and forgets what was done.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from ml_assets.orchestration.partitions import case_days, contiguous, daily_tables_of
+from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
+from ml_assets.orchestration.store import Store
+from ml_assets.storage.tables import fingerprint
+from ml_assets.use_case import Day, Table, UseCase, WatchedSource
+
+MOST_DAYS = 31
+"""Partitions that one tick asks for; what is left comes with the next one."""
+EVERY_SECONDS = 30
+Asked = dict[str, dict[Day, str]]
+"""Table, day and the inputs from which it was asked for."""
+
+
+class SourceError(RuntimeError):
+    """A source cannot be asked; the tick fails, and says why."""
+
+
+def sensors(case: UseCase) -> Iterator[dg.SensorDefinition]:
+    """All sensors of a case. Each table has its own, so that a source that is down does not keep another one from being read."""
+    for table in case.daily_tables:
+        yield delivery_sensor(case, table)
+    yield follow_up_sensor(case)
+
+
+def delivery_sensor(case: UseCase, table: Table) -> dg.SensorDefinition:
+    """Asks for the days of a table that its source delivers for the first time, or other than they were read."""
+    line = [recipes(case)[table.raw_name], recipes(case)[table.name]]
+
+    @dg.sensor(
+        name=f"{case.name}__{table.name}_delivered",
+        description=f"Days of {table.name} that came, came late, or changed at the source.",
+        target=_assets(case, line),
+        minimum_interval_seconds=EVERY_SECONDS,
+    )
+    def delivered(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult:
+        days = deliverable(case, table)
+        return _result(case, store, line[:1], line, days, context.cursor)
+
+    return delivered
+
+
+def follow_up_sensor(case: UseCase) -> dg.SensorDefinition:
+    """Asks for labels, features, scores and live performance of days for which what they are made from has changed."""
+    line = [recipes(case)[name] for name in ("labels", "features", "scores", "live_performance")]
+
+    @dg.sensor(
+        name=f"{case.name}__follow_up",
+        description="Days whose labels, features, scores or live performance are not from what is published now.",
+        target=_assets(case, line),
+        minimum_interval_seconds=EVERY_SECONDS,
+    )
+    def follow_up(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult:
+        published = store.tables(case).ledger(case.events)
+        return _result(case, store, line, line, list(published), context.cursor)
+
+    return follow_up
+
+
+def deliverable(case: UseCase, table: Table) -> list[Day]:
+    """The days that the source could deliver now, of those that it is asked about at each tick.
+
+    Raises:
+        SourceError: it cannot be asked.
+    """
+    source = table.source(os.environ)
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+    days: Sequence[Day] = [day for day in case_days(case).get_partition_keys() if day <= tomorrow]
+    if isinstance(source, WatchedSource):
+        if trouble := source.trouble():
+            raise SourceError(f"{table.name} of {case.name}: {trouble}")
+        days = source.watched(days)
+    return list(source.versions(days))
+
+
+def _result(
+    case: UseCase, store: Store, looked_at: Sequence[Recipe], line: Sequence[Recipe], days: Sequence[Day], cursor: str | None
+) -> dg.SensorResult:
+    """Requests for the days that are stale in what is looked at, and what of them is kept in mind."""
+    asked: Asked = json.loads(cursor or "{}")
+    stale: dict[Day, str] = {}
+    waiting: Asked = {}
+    for recipe in looked_at:
+        inputs, _ = expected_inputs(case, store, recipe, days)
+        missing = not_made_from(case, store, recipe, inputs)
+        known = asked.get(recipe.table, {})
+        waiting[recipe.table] = {day: known[day] for day in missing if day in known}
+        for day in missing:
+            if known.get(day) != inputs[day]:
+                stale[day] = fingerprint(stale.get(day, ""), recipe.table, inputs[day])
+    chosen = sorted(stale)[:MOST_DAYS]
+    for recipe in looked_at:
+        inputs, _ = expected_inputs(case, store, recipe, chosen)
+        missing = not_made_from(case, store, recipe, inputs)
+        waiting[recipe.table] |= {day: inputs[day] for day in missing}
+    return dg.SensorResult(
+        run_requests=[_request(case, line, first, last, stale) for first, last in contiguous(chosen)],
+        skip_reason=None if chosen else "nothing is new",
+        cursor=json.dumps({table: of_table for table, of_table in waiting.items() if of_table}, sort_keys=True),
+    )
+
+
+def _request(case: UseCase, line: Sequence[Recipe], first: Day, last: Day, stale: Mapping[Day, str]) -> dg.RunRequest:
+    """A run over a stretch of days. Its key says of what: a daemon that died before it noted the tick starts none twice."""
+    key = fingerprint(line[0].table, first, last, [stale[day] for day in sorted(stale) if first <= day <= last])
+    return dg.RunRequest(
+        run_key=f"{line[0].table}/{first}/{key}",
+        asset_selection=[dg.AssetKey([case.name, name]) for name in daily_tables_of(case, [recipe.table for recipe in line])],
+        tags={
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+            "ml_assets/why": f"{line[0].table}: {first} to {last}" if first != last else f"{line[0].table}: {first}",
+        },
+    )
+
+
+def _assets(case: UseCase, line: Sequence[Recipe]) -> dg.AssetSelection:
+    names = daily_tables_of(case, [recipe.table for recipe in line])
+    return dg.AssetSelection.assets(*(dg.AssetKey([case.name, name]) for name in names))
