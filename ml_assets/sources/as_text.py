@@ -89,8 +89,10 @@ class _Moments:
 
 def _moments(values: pa.Array, timezone: str, delay: timedelta) -> _Moments:
     given, shown = _given(values)
-    localized = _within(shown, timezone).dt.tz_localize(timezone, ambiguous="NaT", nonexistent="NaT")
-    instant = given.fillna(localized.dt.tz_convert("UTC")) + delay
+    instant = given + delay
+    if shown.notna().any():
+        localized = _within(shown, timezone).dt.tz_localize(timezone, ambiguous="NaT", nonexistent="NaT")
+        instant = given.fillna(localized.dt.tz_convert("UTC")) + delay
     clock = _within(instant, timezone).dt.tz_convert(timezone).dt.tz_localize(None).fillna(shown + delay)
     return _Moments(instant=instant, clock=clock, placed=given.notna())
 
@@ -105,7 +107,10 @@ def _given(values: pa.Array) -> tuple[pd.Series, pd.Series]:
     if _IS.is_string(values.type):
         # One time with nanoseconds would have all of them parsed as such, which range from 1677 to 2262 only.
         text = pc.replace_substring_regex(values, r"(\.[0-9]{6})[0-9]+", r"\1")
-        return _parsed(text, f"{_DATE}{_CLOCK}{_OFFSET}$"), _parsed(text, f"{_DATE}({_CLOCK})?$").dt.tz_localize(None)
+        instants = _parsed(text, f"{_DATE}{_CLOCK}{_OFFSET}$")
+        if instants.notna().all():  # as most are, and to look for others takes as long again
+            return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]")
+        return instants, _parsed(text, f"{_DATE}({_CLOCK})?$").dt.tz_localize(None)
     if _IS.is_date(values.type):
         values = pc.cast(values, pa.timestamp("ms"))
     if not _IS.is_timestamp(values.type):

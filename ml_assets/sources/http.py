@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -85,11 +84,8 @@ class Pages:
                     page = with_parameters(str(at["page"]), self.url)
                     rows, onwards = self._page(session, page)
                     new = rows[int(at["seen"]) :]
-                    now = datetime.now(UTC)
-                    waiting += [
-                        Arrived(content=content, file=self.name, row=int(at["rows"]) + number, at=now)
-                        for number, content in enumerate(new, 1)
-                    ]
+                    now, before = _now(), int(at["rows"])
+                    waiting += [Arrived(content, self.name, before + number, now) for number, content in enumerate(new, 1)]
                     more = onwards is not None
                     at = {
                         "page": without_parameters(onwards or page, self.url),
@@ -208,7 +204,7 @@ class Stream:
             _Listening(source) as heard,
         ):
             while (events := heard.some()) is not None:
-                now = datetime.now(UTC)
+                now = _now()
                 messages = [
                     Arrived(content=event.data.encode(), file=self.name, row=rows + number, at=now, key=event.id or None)
                     for number, event in enumerate(events, 1)
@@ -307,6 +303,10 @@ def _inside(content: msgspec.Raw, path: str) -> msgspec.Raw:
     for name in filter(None, path.split(".")):
         content = msgspec.json.decode(content, type=dict[str, msgspec.Raw])[name]
     return content
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
 
 
 def _hint(error: Any) -> str:

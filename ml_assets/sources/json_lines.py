@@ -3,7 +3,8 @@
 Belongs here: the form of objects. Does not: where lines come from (`sources.mapped`, `sources.landing`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -47,6 +48,30 @@ def as_columns(objects: Sequence[dict[str, str | None]], names: Iterable[str] = 
     """The members of the objects below each other; `names` are there in any case."""
     columns = dict.fromkeys((*names, *(name for each in objects for name in each)))
     return pa.table({name: pa.array([each.get(name) for each in objects], pa.string()) for name in columns})
+
+
+def members_of(contents: Sequence[bytes], names: Sequence[str], *, otherwise: str) -> pa.RecordBatch:
+    """These members of objects, as text, and in the column `otherwise` what is no object; the others are not even looked at."""
+    decode, nothing = _reader(tuple(names)), (None,) * len(names)
+    rows: list[tuple[Any, ...]] = []
+    told: dict[int, str] = {}
+    for place, content in enumerate(contents):
+        try:
+            rows.append(msgspec.structs.astuple(decode(content)))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            rows.append(nothing)
+            told[place] = content.decode(errors="backslashreplace")
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    arrays = [pa.array([each if isinstance(each, str) else _text(each) for each in column], pa.string()) for column in columns]
+    arrays.append(pa.array([told.get(place) for place in range(len(rows))] if told else [None] * len(rows), pa.string()))
+    return pa.RecordBatch.from_arrays(arrays, [*names, otherwise])
+
+
+@cache
+def _reader(names: tuple[str, ...]) -> Callable[[bytes], msgspec.Struct]:
+    fields = [(f"member_{place}", Any, None) for place in range(len(names))]
+    struct = msgspec.defstruct("Members", fields, rename={field: name for (field, *_), name in zip(fields, names, strict=True)})
+    return msgspec.json.Decoder(struct, float_hook=str).decode
 
 
 def _text(value: Any) -> str | None:

@@ -6,7 +6,6 @@ Belongs here: from which offset to which, and what librdkafka says. Does not: wh
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -42,12 +41,13 @@ class Topic:
     def pieces(self, after: Position | None, *, live: bool = False) -> Iterator[Piece]:
         """See `landing.Feed`. Offsets are also committed to the group `group.id`, if one is set: for those who watch its lag."""
         offsets = {int(partition): int(offset) for partition, offset in (after or {}).items()}
-        consumer = self._consumer()
+        heard = _Quiet()
+        consumer = self._consumer(heard)
         try:
             while True:
                 ends = self._ends(consumer, offsets)
                 consumer.assign([TopicPartition(self.topic, each, offsets[each]) for each in ends])
-                yield from self._read(consumer, ends, offsets)
+                yield from self._read(consumer, ends, offsets, heard)
                 self._commit(consumer, offsets)
                 if not live:
                     break
@@ -73,10 +73,10 @@ class Topic:
         finally:
             consumer.close()
 
-    def _consumer(self) -> Consumer:
+    def _consumer(self, heard: "_Quiet | None" = None) -> Consumer:
         group = {"group.id": f"ml_assets.{self.topic}"}  # none is joined: partitions are assigned
         try:
-            return Consumer({**_SETTINGS, **group, **self.settings, "logger": _Quiet()})
+            return Consumer({**_SETTINGS, **group, **self.settings, "logger": heard or _Quiet()})
         except (KafkaException, TypeError, ValueError) as error:
             raise FeedError(f"{self.name}: a setting of the broker is not as expected: {error}") from None
 
@@ -112,10 +112,11 @@ class Topic:
                 ends[each] = end  # one that ends before it was read up to is asked, too: the broker says what that means
         return ends
 
-    def _read(self, consumer: Consumer, ends: Mapping[int, int], offsets: dict[int, int]) -> Iterator[Piece]:
+    def _read(self, consumer: Consumer, ends: Mapping[int, int], offsets: dict[int, int], heard: "_Quiet") -> Iterator[Piece]:
         """Messages until every partition was read to its end, and what was fetched with them."""
         some: list[Arrived] = []
-        heard, behind = time.monotonic(), any(offsets[each] > end for each, end in ends.items())
+        files = {each: f"{self.topic}/{each}" for each in ends}
+        begin, behind = time.monotonic(), any(offsets[each] > end for each, end in ends.items())
         while (unread := sum(max(0, end - offsets[each]) for each, end in ends.items())) or some or behind:
             room = AT_ONCE - len(some)
             found = consumer.consume(min(room, unread or room), timeout=1.0 if unread or behind else 0.0) if room else []
@@ -123,14 +124,18 @@ class Topic:
             for message in found:
                 if (error := message.error()) is not None:
                     raise self._told(error)
-                some.append(self._arrived(message))
-                offsets[_partition(message)] = _offset(message) + 1
+                partition, offset = message.partition() or 0, message.offset() or 0
+                some.append(Arrived(_value(message), files[partition], offset, _moment(message)))
+                offsets[partition] = offset + 1
             if found:
-                heard = time.monotonic()
+                begin = time.monotonic()
             elif unread and not some:
                 self._skip_holes(consumer, ends, offsets)
-                if time.monotonic() - heard > _SILENCE_SECONDS:
-                    raise FeedError(f"{self.name}: the broker has messages, but sent none for {_SILENCE_SECONDS:g} s: try again")
+                if time.monotonic() - begin > _SILENCE_SECONDS:
+                    said = f" ({heard.said})" if heard.said else ""
+                    raise FeedError(
+                        f"{self.name}: the broker has messages, but sent none for {_SILENCE_SECONDS:g} s{said}: try again"
+                    )
             if some and (len(some) >= AT_ONCE or not found):
                 yield Piece(messages=some, position={str(each): offset for each, offset in sorted(offsets.items())})
                 some = []
@@ -140,11 +145,6 @@ class Topic:
         for at in consumer.position([TopicPartition(self.topic, each) for each in ends]):
             if at.offset >= ends[at.partition]:
                 offsets[at.partition] = at.offset
-
-    def _arrived(self, message: Message) -> Arrived:
-        kind, at = message.timestamp()
-        moment = datetime.now(UTC) if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(at / 1000, UTC)
-        return Arrived(content=_value(message), file=f"{self.topic}/{_partition(message)}", row=_offset(message), at=moment)
 
     def _commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
         if "group.id" in self.settings and offsets:
@@ -166,15 +166,15 @@ class Topic:
 class _Quiet:
     """What librdkafka says of its attempts is said once, by the error that ends them."""
 
-    def log(self, *_: object) -> None: ...
+    said = ""
+
+    def log(self, _level: int, text: str, *parts: object) -> None:
+        self.said = (text % parts if parts else text).rpartition("]: ")[2]
 
 
-def _partition(message: Message) -> int:
-    return message.partition() or 0
-
-
-def _offset(message: Message) -> int:
-    return message.offset() or 0
+def _moment(message: Message) -> int:
+    kind, milliseconds = message.timestamp()
+    return time.time_ns() // 1000 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds * 1000
 
 
 def _value(message: Message) -> bytes:

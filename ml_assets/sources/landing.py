@@ -9,19 +9,19 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
-from zoneinfo import ZoneInfo
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from ml_assets.sources.as_text import days_of
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.files import digest, united, with_provenance
-from ml_assets.sources.json_lines import as_columns, json_object
+from ml_assets.sources.json_lines import members_of
 from ml_assets.use_case import Batch, Day
 
 Position = Mapping[str, Any]
@@ -48,16 +48,15 @@ class FeedError(RuntimeError):
     """A feed cannot be read; the message says what to do."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """One message, as it came."""
 
     content: bytes
     file: str
     row: int
     """`file` and `row` name it for good, such as topic and partition, and offset."""
-    at: datetime
-    """When it was sent or came, for those that say no time themselves."""
+    at: int
+    """When it was sent or came, microseconds since the epoch, for those that say no time themselves."""
     key: str | None = None
     """Its id, where the feed may bring the same message again."""
 
@@ -204,14 +203,17 @@ class Landing:
 
     def _rows(self, messages: Sequence[Arrived]) -> pa.Table:
         """With `kept`: whether the table keeps them."""
-        time, zone = self.delivered.time, ZoneInfo(self.delivered.timezone)
+        time = self.delivered.time
         batch = batch_of([each.content for each in messages], [time.column, *(time.where or ())[:1]])
-        came = pa.array([each.at.astimezone(zone).date().isoformat() for each in messages], pa.string())
+        arrived = pa.array([each.at for each in messages], pa.timestamp("us", "UTC"))
+        days = time.days(batch)
+        if days.null_count:
+            days = pc.coalesce(days, days_of(arrived, self.delivered.timezone, timedelta(0)))
         columns = {
-            "day": pc.coalesce(time.days(batch), came),
+            "day": days,
             "source_file": pa.array([each.file for each in messages], pa.string()),
             "source_row": pa.array([each.row for each in messages], pa.int64()),
-            "arrived": pa.array([each.at.astimezone(UTC) for each in messages], pa.timestamp("us", "UTC")),
+            "arrived": arrived,
             "key": pa.array([each.key for each in messages], pa.string()),
             "content": pa.array([each.content for each in messages], pa.binary()),
         }
@@ -290,7 +292,7 @@ class LandedRows:
         return days
 
     def _of_day(self, messages: pa.Table, day: Day, version: str) -> pa.Table:
-        batch = batch_of(messages["content"].to_pylist(), [*self.delivered.needed, NOT_READ])
+        batch = batch_of(messages["content"].to_pylist(), list(self.delivered.needed))
         values = self.delivered.values(batch).append_column(NOT_READ, batch[NOT_READ])
         file, row = messages["source_file"].combine_chunks(), messages["source_row"].combine_chunks()
         return with_provenance(values, day, file, version, rows=row)
@@ -350,12 +352,4 @@ def _noted(table: DeltaTable | None) -> dict[str, Any]:
 
 def batch_of(contents: Sequence[bytes], names: Sequence[str]) -> pa.RecordBatch:
     """These members of the messages, as text; `NOT_READ` is what is no JSON object."""
-    columns = as_columns([_members(content) for content in contents], names).select(names)
-    return pa.RecordBatch.from_arrays([column.combine_chunks() for column in columns.columns], names)
-
-
-def _members(content: bytes) -> dict[str, str | None]:
-    try:
-        return json_object(content)
-    except ValueError:
-        return {NOT_READ: content.decode(errors="backslashreplace")}
+    return members_of(contents, list(dict.fromkeys(names)), otherwise=NOT_READ)

@@ -91,14 +91,14 @@ def test_a_server_that_stays_busy_is_given_up_and_what_landed_stays(
     monkeypatch.setattr(http, "_ATTEMPTS", 1)
     monkeypatch.setattr(http, "AT_ONCE", 100)
     source = landed(tmp_path, pages(api))
-    original = Landing.land
+    original = Landing._commit
 
-    def then_busy(self: Landing, piece: Any) -> Any:
+    def then_busy(self: Landing, *parts: Any) -> None:
         api.busy = [(503, {})] * 5
-        return original(self, piece)
+        original(self, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Landing, "land", then_busy)
+        patch.setattr(Landing, "_commit", then_busy)
         with pytest.raises(FeedError, match="/linked answers 503 Service Unavailable: try again later"):
             source.landing.catch_up()
     assert sum(source.landing.counts().values()) == 100

@@ -21,7 +21,7 @@ from ml_assets.sources.landing import NOT_READ, Arrived, FeedError, LandedRows, 
 
 DELIVERED = Delivered(columns={"at": "when", "fare": "fare"}, day_column="at", timezone="Europe/Berlin")
 DAYS = ["2018-04-01", "2018-04-02", "2018-04-03"]
-NOON = datetime(2018, 4, 2, 12, tzinfo=UTC)
+NOON = int(datetime(2018, 4, 2, 12, tzinfo=UTC).timestamp()) * 1_000_000
 
 
 @dataclass(kw_only=True)
