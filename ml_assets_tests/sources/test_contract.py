@@ -65,6 +65,8 @@ class Sources:
 
     def __init__(self, folder: Path, held: ExitStack) -> None:
         self.folder, self.held, self.settings = folder, held, {"ML_ASSETS_ROOT": str(folder / "root")}
+        self.bucket_server: ObjectServer | None = None
+        self.send: Callable[[list[dict[str, Any]]], None] = lambda _: None
 
     def files(self, suffix: str) -> tuple[str, str, Deliver]:
         place = self.folder / "files"
@@ -79,6 +81,7 @@ class Sources:
 
     def bucket(self, server: ObjectServer, suffix: str) -> tuple[str, str, Deliver]:
         self.settings |= server.settings
+        self.bucket_server = server
         put(server, f"bank/2018-04-05{suffix}", as_bytes(FIRST_TRY, suffix))
 
         def deliver() -> None:
@@ -100,6 +103,7 @@ class Sources:
 
     def broker(self, broker: Any) -> tuple[str, str, Deliver]:
         broker.make("bank", partitions=3)
+        self.send = lambda rows: broker.send("bank", rows, partitions=3)
         top = f'[kafka]\n"bootstrap.servers" = "{broker.settings["bootstrap.servers"]}"'
         noon = 1_000 * int(pd.Timestamp(f"{DAYS[3]}T12:00:00Z").timestamp())
 
@@ -111,6 +115,7 @@ class Sources:
     def http(self, kind: str) -> tuple[str, str, Deliver]:
         api = self.held.enter_context(running_api(Api(page_size=5_000)))
         self.settings["TOKEN"] = "right"
+        self.send = api.rows.extend
 
         def deliver() -> None:
             api.rows = list(messages())
@@ -226,3 +231,36 @@ def test_the_clean_table_is_the_same_whatever_it_came_through(
         poison = cleaned.rejected[cleaned.rejected["content"].str.contains("this is no JSON")]
         assert len(poison) == ("Kafka" in way)
         assert source.versions(DAYS) == versions, "nothing new, nothing changed"
+
+
+@pytest.mark.parametrize("way", ["files, Parquet", "GCS", "SQLite", "PostgreSQL", "Kafka, noida", "HTTP"])
+def test_rows_that_change_type_are_read_as_what_they_became(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An amount is a number, a text and nothing that is one: the first two are the same, the third is rejected with the reason."""
+    first = ROWS[ROWS["day"] == DAYS[0]].head(3).assign(amount=[1.5, 2.0, 3.25])
+    later = ROWS[ROWS["day"] == DAYS[1]].head(3).assign(amount=["1.50", "2", "much"])
+    with ExitStack() as held:
+        sources = Sources(tmp_path, held)
+        monkeypatch.setitem(globals(), "FIRST_TRY", first)
+        top, place, _ = WAYS[way](sources)
+        if way in ("files, Parquet", "GCS"):
+            (tmp_path / "files").mkdir(exist_ok=True)
+            for name, rows in (("2018-04-05.parquet", first), ("later.parquet", later)):
+                (tmp_path / "files" / name).write_bytes(as_bytes(rows, ".parquet"))
+                if sources.bucket_server is not None:
+                    put(sources.bucket_server, f"bank/{name}", as_bytes(rows, ".parquet"))
+        elif way in ("SQLite", "PostgreSQL"):
+            url = top.split('"')[1]
+            with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+                connection.exec_driver_sql("DROP TABLE payments")
+                pd.concat([first.assign(amount=first["amount"].astype(str)), later])[NAMES].to_sql(
+                    "payments", connection, index=False
+                )
+        else:
+            sources.send(
+                [dict(zip(NAMES, row, strict=True)) for rows in (first, later) for row in rows[NAMES].itertuples(index=False)]
+            )
+        batch = opened(sources, top, place).read(DAYS[:2])
+    assert batch.problems == {}
+    cleaned = clean(ingested(batch, TABLE, DAYS[:2]), TABLE)
+    assert cleaned.rows.sort_values("event_id")["amount_cents"].tolist() == [150, 200, 325, 150, 200]
+    assert reasons(cleaned.rejected) == ["amount: 'much' is not a number"]
