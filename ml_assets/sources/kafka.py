@@ -1,12 +1,14 @@
-"""A feed of the messages of a Kafka topic.
+"""A feed of the messages of a Kafka topic: JSON, or Avro whose schemas are in a registry.
 
-Belongs here: from which offset to which, and what librdkafka says. Does not: where messages land (`sources.landing`).
+Belongs here: from which offset to which, what librdkafka says, and Avro as JSON. Does not: where messages land (`sources.landing`).
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ml_assets.sources.landing import Arrived, FeedError, Piece, Position
@@ -14,6 +16,7 @@ from ml_assets.sources.landing import Arrived, FeedError, Piece, Position
 AT_ONCE = 20_000
 """Messages in memory, and in one commit."""
 _WAIT_SECONDS = 10.0
+_REGISTRY, _NOT_FOUND = "schema.registry.", 404
 _PAUSE_SECONDS = 0.5
 _SILENCE_SECONDS = 30.0
 """A broker that has messages and sends none for so long is given up."""
@@ -29,7 +32,8 @@ class Topic:
 
     topic: str
     settings: Mapping[str, str] = field(repr=False)
-    """Of librdkafka, such as `bootstrap.servers`, `security.protocol` and `sasl.password`: they are passed on as they are."""
+    """Of librdkafka, such as `bootstrap.servers`, `security.protocol` and `sasl.password`: they are passed on as they are. With
+    `schema.registry.url` (and `schema.registry.basic.auth.user.info`) values are Avro, and land as JSON."""
     skip_lost: bool = False
     """Whether to go on behind messages that the broker deleted before they were read."""
 
@@ -47,7 +51,8 @@ class Topic:
             while True:
                 ends = self._ends(consumer, offsets)
                 consumer.assign([TopicPartition(self.topic, each, offsets[each]) for each in ends])
-                yield from self._read(consumer, ends, offsets, heard)
+                with self._reading() as content_of:
+                    yield from self._read(consumer, ends, offsets, heard, content_of)
                 self._commit(consumer, offsets)
                 if not live:
                     break
@@ -76,7 +81,8 @@ class Topic:
     def _consumer(self, heard: "_Quiet | None" = None) -> Consumer:
         group = {"group.id": f"ml_assets.{self.topic}"}  # none is joined: partitions are assigned
         try:
-            return Consumer({**_SETTINGS, **group, **self.settings, "logger": heard or _Quiet()})
+            own = {name: value for name, value in self.settings.items() if not name.startswith(_REGISTRY)}
+            return Consumer({**_SETTINGS, **group, **own, "logger": heard or _Quiet()})
         except (KafkaException, TypeError, ValueError) as error:
             raise FeedError(f"{self.name}: a setting of the broker is not as expected: {error}") from None
 
@@ -112,7 +118,14 @@ class Topic:
                 ends[each] = end  # one that ends before it was read up to is asked, too: the broker says what that means
         return ends
 
-    def _read(self, consumer: Consumer, ends: Mapping[int, int], offsets: dict[int, int], heard: "_Quiet") -> Iterator[Piece]:
+    def _read(
+        self,
+        consumer: Consumer,
+        ends: Mapping[int, int],
+        offsets: dict[int, int],
+        heard: "_Quiet",
+        content_of: Callable[[bytes], bytes],
+    ) -> Iterator[Piece]:
         """Messages until every partition was read to its end, and what was fetched with them."""
         some: list[Arrived] = []
         files = {each: f"{self.topic}/{each}" for each in ends}
@@ -125,7 +138,7 @@ class Topic:
                 if (error := message.error()) is not None:
                     raise self._told(error)
                 partition, offset = message.partition() or 0, message.offset() or 0
-                some.append(Arrived(_value(message), files[partition], offset, _moment(message)))
+                some.append(Arrived(content_of(_value(message)), files[partition], offset, _moment(message)))
                 offsets[partition] = offset + 1
             if found:
                 begin = time.monotonic()
@@ -145,6 +158,41 @@ class Topic:
         for at in consumer.position([TopicPartition(self.topic, each) for each in ends]):
             if at.offset >= ends[at.partition]:
                 offsets[at.partition] = at.offset
+
+    @contextmanager
+    def _reading(self) -> Iterator[Callable[[bytes], bytes]]:
+        """How a value becomes JSON. What is no Avro of the registry's stays as it came, and is rejected when it is cleaned."""
+        registry = {name.removeprefix(_REGISTRY): value for name, value in self.settings.items() if name.startswith(_REGISTRY)}
+        if not registry:
+            yield lambda value: value
+            return
+        from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
+        from confluent_kafka.schema_registry.avro import AvroDeserializer
+        from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
+
+        try:
+            client = SchemaRegistryClient({"max.retries": 2, **registry})
+            decode = AvroDeserializer(client)
+        except (ValueError, TypeError) as error:
+            raise FeedError(f"{self.name}: a setting of the schema registry is not as expected: {error}") from None
+        context = SerializationContext(self.topic, MessageField.VALUE)
+
+        def content(value: bytes) -> bytes:
+            try:
+                return msgspec.json.encode(decode(value, context), enc_hook=str)
+            except SchemaRegistryError as error:
+                if error.http_status_code == _NOT_FOUND:
+                    return value
+                raise FeedError(
+                    f"{self.name}: the schema registry answers {error.http_status_code}: {error.error_message}"
+                ) from None
+            except (SerializationError, ValueError, EOFError, IndexError, TypeError, KeyError):
+                return value
+            except Exception as error:  # of whatever it speaks HTTP with
+                raise FeedError(f"{self.name}: the schema registry does not answer ({type(error).__name__})") from None
+
+        with client:
+            yield content
 
     def _commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
         if "group.id" in self.settings and offsets:

@@ -32,6 +32,7 @@ or in messages of Kafka:
     "bootstrap.servers" = "broker.example.com:9093"
     "security.protocol" = "SASL_SSL"
     "sasl.password" = "${KAFKA_PASSWORD}"
+    "schema.registry.url" = "https://registry.example.com"      # where values are Avro; else they are JSON
 
     [transactions]
     topic = "payments"
