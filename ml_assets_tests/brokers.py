@@ -61,20 +61,27 @@ class Broker:
             self.process.wait()
 
     def make(self, topic: str, partitions: int = 2) -> None:
-        """A topic that is there when this returns."""
-        admin = AdminClient(self.settings)
-        for future in admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)]).values():
+        """A topic that is there when this returns. It keeps messages of whatever time: by default a broker deletes those of 2018."""
+        admin, forever = AdminClient(self.settings), {"retention.ms": "-1"}
+        asked = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=forever)
+        for future in admin.create_topics([asked]).values():
             future.result(10)
 
     def send(self, topic: str, messages: Iterable[object], *, partitions: int = 2, at: int = 0) -> None:
         """Messages in turn to each partition, objects as JSON; all are there when this returns."""
         producer = Producer({**self.settings, "linger.ms": 5, "acks": "all"})
+        failed: list[str] = []
+
+        def told(error: Any, _: Any) -> None:
+            if error is not None:
+                failed.append(str(error))
+
         for number, message in enumerate(messages):
             value = message if isinstance(message, bytes | None) else json.dumps(message).encode()
             extra: dict[str, Any] = {"timestamp": at} if at else {}
-            producer.produce(topic, value=value, partition=number % partitions, **extra)
+            producer.produce(topic, value=value, partition=number % partitions, on_delivery=told, **extra)
             producer.poll(0)
-        assert producer.flush(20) == 0
+        assert (producer.flush(20), failed) == (0, [])
 
 
 @contextmanager
