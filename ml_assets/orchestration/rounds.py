@@ -16,7 +16,7 @@ from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_f
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weekly import GATE
 from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, possible_weeks, stale_weeks
-from ml_assets.use_case import WHOLE, Day, UseCase
+from ml_assets.use_case import WHOLE, Day, Table, UseCase
 
 AFTER_DEPLOYMENT = ("scores", "live_performance")
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -104,7 +104,8 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     weeks = [week for week in case_weeks(case).get_partition_keys() if week <= days[-1]]
     known = recipes(case)
     for table in case.dimensions:
-        if any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name)):
+        changed = any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name))
+        if changed or _without_its_rejected(runner, table):
             runner.run([table.raw_name, table.name, table.rejected_name], WHOLE, WHOLE, title=table.name)
     before = [
         name for name, recipe in known.items() if name not in AFTER_DEPLOYMENT and not _undated(case, name) and not recipe.on_demand
@@ -121,6 +122,12 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
         _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
     if backtest.is_stale(case, runner.store):
         runner.run([backtest.BACKTEST], WHOLE, WHOLE, title="weeks side by side")
+
+
+def _without_its_rejected(runner: Runner, table: Table) -> bool:
+    """Whether a step was killed after it published a table and before its rejected rows."""
+    of_table, rejected = (runner.store.tables(runner.case).ledger(name).get(WHOLE) for name in (table.name, table.rejected_name))
+    return of_table is not None and (rejected is None or rejected.inputs != of_table.inputs)
 
 
 def _settle(runner: Runner, line: Sequence[Recipe], days: Sequence[Day]) -> None:

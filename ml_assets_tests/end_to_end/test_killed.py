@@ -125,6 +125,12 @@ def test_a_build_killed_three_times_ends_like_one_that_was_not(make_world, undis
     is_as_undisturbed(world, undisturbed)
 
 
+def test_rejected_rows_that_a_killed_step_did_not_publish_any_more_are_published_by_the_next(make_world, undisturbed, tmp_path):
+    world = make_world(since="the end", without=("rejected_planes",))
+    assert ended(started(tmp_path / "world", world.folder), within=240) == 0
+    is_as_undisturbed(world, undisturbed)
+
+
 MODELS = ("models", "reports", "weeks", "deployments", "candidate_model", "evaluation_report", "deployed_model")
 
 
