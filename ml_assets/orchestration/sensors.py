@@ -93,20 +93,21 @@ def _result(
     """Requests for the days that are stale in what is looked at, and what of them is kept in mind."""
     asked: Asked = json.loads(cursor or "{}")
     stale: dict[Day, str] = {}
-    waiting: Asked = {}
+    missing: Asked = {}
     for recipe in looked_at:
         inputs, _ = expected_inputs(case, store, recipe, days)
-        missing = not_made_from(case, store, recipe, inputs)
         known = asked.get(recipe.table, {})
-        waiting[recipe.table] = {day: known[day] for day in missing if day in known}
-        for day in missing:
-            if known.get(day) != inputs[day]:
-                stale[day] = fingerprint(stale.get(day, ""), recipe.table, inputs[day])
+        missing[recipe.table] = {day: inputs[day] for day in not_made_from(case, store, recipe, inputs)}
+        for day, made_from in missing[recipe.table].items():
+            if known.get(day) != made_from:
+                stale[day] = fingerprint(stale.get(day, ""), recipe.table, made_from)
     chosen = sorted(stale)[:MOST_DAYS]
-    for recipe in looked_at:
-        inputs, _ = expected_inputs(case, store, recipe, chosen)
-        missing = not_made_from(case, store, recipe, inputs)
-        waiting[recipe.table] |= {day: inputs[day] for day in missing}
+    waiting: Asked = {}
+    for table, of_table in missing.items():
+        known = asked.get(table, {})
+        waiting[table] = {day: known[day] for day in of_table if day in known} | {
+            day: made_from for day, made_from in of_table.items() if day in chosen
+        }
     return dg.SensorResult(
         run_requests=[_request(case, line, first, last, stale) for first, last in contiguous(chosen)],
         skip_reason=None if chosen else "nothing is new",

@@ -155,6 +155,22 @@ class Time:
         )
 
 
+def not_delivered(day: Day, *, complete_to: Day | None, last: Day | None, whole: str, latest: str) -> str | None:
+    """Why a source does not deliver a day yet, None when it does.
+
+    Args:
+        complete_to: first day of which it says nothing; None: that after its last row's.
+        last: the day of that row, None when there is none.
+        whole: what it is called.
+        latest: what its last row is called.
+    """
+    if complete_to is not None:
+        return f"not delivered yet: {whole} is complete before {complete_to}" if day >= complete_to else None
+    if last is None or day > last:
+        return f"not delivered yet: the last {latest} is of {last or 'no day'}"
+    return None
+
+
 def as_delivered(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The same values, text as `string` however it was encoded."""
     return pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)

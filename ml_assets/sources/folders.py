@@ -21,6 +21,8 @@ from fsspec.utils import glob_translate
 from obstore.exceptions import BaseError
 from obstore.store import GCSStore, ObjectStore, S3Store
 
+from ml_assets.sources.files import STATUS_HINTS
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSConfig, RetryConfig
 
@@ -229,8 +231,7 @@ def _told(error: Exception) -> str:
     """What the store says, in one line, without the URL that it was asked for, which may be signed."""
     first = str(error).strip().split("\n")[0]
     if status := re.search(r"status code: (\d+ [A-Z][\w ]*)", first):
-        hints = {"401": "check the credentials", "403": "check the credentials, and what they may do", "404": "nothing is there"}
-        return f"the store answers {status[1]}: {hints.get(status[1][:3], 'try again')}"
+        return f"the store answers {status[1]}: {STATUS_HINTS.get(int(status[1][:3]), 'try again')}"
     return re.sub(r"\bhttps?://\S+ in \S+, |^Error performing \w+ request: |^Error performing \w+ ", "", _GENERIC.sub("", first))[
         :300
     ]

@@ -18,6 +18,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from ml_assets.sources.files import STATUS_HINTS
 from ml_assets.sources.landing import Arrived, FeedError, Piece, Position
 
 AT_ONCE = 20_000
@@ -310,5 +311,4 @@ def _now() -> int:
 
 
 def _hint(error: Any) -> str:
-    hints = {401: "check the credentials", 403: "check the credentials, and what they may do", 404: "nothing is there"}
-    return hints.get(error.response.status_code, "try again later")
+    return STATUS_HINTS.get(error.response.status_code, "try again later")

@@ -7,7 +7,7 @@ Belongs here: landing, and the source that reads what landed. Does not: how a fe
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from ml_assets.sources.as_text import days_of
-from ml_assets.sources.delivered import Delivered
+from ml_assets.sources.delivered import Delivered, not_delivered
 from ml_assets.sources.files import digest, united, with_provenance
 from ml_assets.sources.json_lines import members_of
 from ml_assets.use_case import Batch, Day
@@ -118,7 +118,7 @@ class Landing:
                     days |= landed.days
             except CommitFailedError:
                 continue
-            self.compact(days)
+            self._compact(days)
             return Landed(messages=count, days=frozenset(days))
         raise FeedError(f"{self.feed.name}: other processes land it, too, and were faster {_ATTEMPTS} times: let one do it")
 
@@ -130,7 +130,9 @@ class Landing:
         """
         while True:
             try:
-                yield from self._landed(live=True)
+                for landed in self._landed(live=True):
+                    self._compact(landed.days)
+                    yield landed
             except CommitFailedError:
                 continue
 
@@ -230,14 +232,14 @@ class Landing:
         new = [key is None or not (key in known or known.add(key)) for key in keys]  # type: ignore[func-returns-value]
         return rows.filter(pa.array(new))
 
-    def compact(self, days: Iterable[Day]) -> None:
+    def _compact(self, days: Set[Day]) -> None:
         """Makes one file of many small ones."""
-        table = self.table()
+        table = self.table() if days else None
         if table is None:
             return
         files = pa.table(table.get_add_actions(flatten=True))["partition.day"]
         for each in pc.value_counts(files.combine_chunks()).to_pylist():
-            if each["values"] in set(days) and each["counts"] > _FILES_A_DAY:
+            if each["values"] in days and each["counts"] > _FILES_A_DAY:
                 table.optimize.compact(partition_filters=[("day", "=", each["values"])])
 
 
@@ -302,12 +304,8 @@ class LandedRows:
         return self._of_day(_SCHEMA.empty_table(), "", "")
 
     def _problem(self, last: Day | None, day: Day) -> str | None:
-        if self.complete_to is not None:
-            late = day >= self.complete_to
-            return f"not delivered yet: {self.landing.feed.name} is complete before {self.complete_to}" if late else None
-        if last is None or day > last:
-            return f"not delivered yet: the last message of {self.landing.feed.name} is of {last or 'no day'}"
-        return None
+        name = self.landing.feed.name
+        return not_delivered(day, complete_to=self.complete_to, last=last, whole=name, latest=f"message of {name}")
 
     def _version(self, counts: Mapping[Day, int], day: Day) -> str:
         count = counts.get(day, 0)
@@ -327,7 +325,6 @@ def land(landings: Mapping[str, Landing], *, once: bool, skip_lost: bool, told: 
             for landed in [landing.catch_up()] if once else landing.follow():
                 if landed.messages:
                     told(f"{name}: {landed.messages:,} messages of {', '.join(sorted(landed.days))}")
-                landing.compact(landed.days)
             failed.put(None)
         except FeedError as error:
             failed.put(error)

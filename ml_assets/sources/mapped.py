@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
-from ml_assets.sources.delivered import Delivered, Time, as_delivered
+from ml_assets.sources.delivered import Delivered, Time, as_delivered, not_delivered
 from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united, unpacked
 from ml_assets.sources.folders import Folder, Found, LocalFolder
 from ml_assets.sources.json_lines import lines_as_columns
@@ -134,10 +134,9 @@ class MappedFiles:
         """Why a day cannot be delivered, as far as is known without reading it."""
         if survey.unreadable:
             return survey.unreadable
-        if self.complete_to is not None and day >= self.complete_to:
-            return f"not delivered yet: {self.pattern} in {self.folder} is complete before {self.complete_to}"
-        if self.complete_to is None and (survey.last is None or day > survey.last):
-            return f"not delivered yet: the last row in {self.pattern} in {self.folder} is of {survey.last or 'no day'}"
+        whole = f"{self.pattern} in {self.folder}"
+        if late := not_delivered(day, complete_to=self.complete_to, last=survey.last, whole=whole, latest=f"row in {whole}"):
+            return late
         faults = [
             f"{file.path} {lacking}"
             for file in survey.files

@@ -17,7 +17,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from ml_assets.sources.delivered import Delivered, as_delivered
+from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
 from ml_assets.sources.files import digest, united
 from ml_assets.use_case import Batch, Day, shift
 
@@ -162,12 +162,7 @@ class SqlRows:
         return _Time.of(last, name, self.delivered)
 
     def _problem(self, time: "_Time", day: Day) -> str | None:
-        if self.complete_to is not None:
-            late = day >= self.complete_to
-            return f"not delivered yet: {self._label} is complete before {self.complete_to}" if late else None
-        if time.last is None or day > time.last:
-            return f"not delivered yet: the last row of {self._label} is of {time.last or 'no day'}"
-        return None
+        return not_delivered(day, complete_to=self.complete_to, last=time.last, whole=self._label, latest=f"row of {self._label}")
 
     def _require_times(self, connection: sa.Connection) -> None:
         column = self._quoted(self.delivered.time.column)
