@@ -210,7 +210,7 @@ def show(context: typer.Context, number: Annotated[int, typer.Argument(help="Num
     with _plain_errors():
         decision = decisions.find_decision(context.obj, store, number)
         evidence = decisions.evidence_of(store, decision)
-        print_decision(decision, evidence, str(store.models.decisions.evidence_file(decision)))
+        print_decision(decision, evidence, store.models.decisions.evidence_place(decision))
 
 
 @models.command()

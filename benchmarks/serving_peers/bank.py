@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml_assets.folders import LocalFolder
 from ml_assets.stages import online_state
 from ml_assets.stages.features import columns_of, compute
 from ml_assets.stages.kept import layout
@@ -174,7 +175,7 @@ def _deploy(of: UseCase, folder: Path, rows: pd.DataFrame, labels: npt.NDArray[n
         recipe=Recipe(family="lightgbm", training=of.training),
     )
     days = {"training": (LEARNED[0], LEARNED[-1]), "holdout": (LEARNED[-1], LEARNED[-1])}
-    models = ModelStore(root=folder)
+    models = ModelStore(root=LocalFolder(folder))
     manifest = manifest_of(of, candidate, week=SERVED, as_of=SERVED, days=days, contents={}, holdout=rows)
     models.deploy(of.name, SERVED, models.save(of.name, files_of(candidate), manifest), {"kind": "promoted"})
     (folder / "model.txt").write_bytes(model.to_files()["model.txt"])

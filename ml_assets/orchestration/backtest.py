@@ -10,7 +10,7 @@ import dagster as dg
 
 from ml_assets.orchestration import summary
 from ml_assets.orchestration.planning import code_of
-from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.store import Store, shown_at
 from ml_assets.orchestration.weeks import REPORT
 from ml_assets.stages import backtest
 from ml_assets.stages.backtest import AVERAGE_PRECISION, BacktestWeek
@@ -56,7 +56,7 @@ def backtest_asset(case: UseCase) -> dg.AssetsDefinition:
                 "summary": backtest.headline(weeks),
                 "picture": dg.MetadataValue.md(f"![weeks](data:image/png;base64,{base64.b64encode(picture).decode()})"),
                 "figures": dg.MetadataValue.md(backtest.weeks_markdown(weeks)),
-                "page": dg.MetadataValue.path(str(place / "backtest.html")),
+                "page": shown_at(place),
             },
         )
 

@@ -6,7 +6,6 @@ Belongs here: what the record means for a use case. Does not: the record itself 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -57,7 +56,7 @@ class Live:
     standing: Standing
     decision: Decision | None
     evidence: Mapping[str, Any] | None
-    package: Path
+    package: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ml_assets.orchestration.daily import Days, stage
 from ml_assets.orchestration.publish import Made
+from ml_assets.orchestration.store import shown_at
 from ml_assets.stages import online_state, package, skew
 from ml_assets.stages.inputs import FloatArray
 from ml_assets.stages.kept import kept_of
@@ -69,7 +70,7 @@ def prediction_log_asset(case: UseCase) -> dg.AssetsDefinition:
         pages = {}
         for day, found in skews.items():
             name = f"skew-{day}"
-            pages[day] = days.store.models.save_page(case.name, name, skew.skew_html(case, found), {}) / f"{name}.html"
+            pages[day] = days.store.models.save_page(case.name, name, skew.skew_html(case, found), {})
         days.log(f"{len(rows):,} online scores, of which {sum(bool(found.differences) for found in skews.values())} days differ")
         findings = skew.skew_findings(skews, len(case.features.columns))
         verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=findings)
@@ -84,7 +85,7 @@ def prediction_log_asset(case: UseCase) -> dg.AssetsDefinition:
                     "logged": found.logged,
                     "degraded": found.degraded,
                     "columns_that_differ": len(found.differences),
-                    "page": dg.MetadataValue.path(str(pages[day].resolve())),
+                    "page": shown_at(pages[day]),
                 }
                 for day, found in skews.items()
             },

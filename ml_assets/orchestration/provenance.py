@@ -45,7 +45,8 @@ def explain(case: UseCase, store: Store, event_id: str) -> Provenance:
     _, manifest = store.models.load(case.name, version)
     report, note = store.models.report(case.name, manifest["week"]), store.models.noted(case.name, CANDIDATE, manifest["week"])
     if report is None or note is None:
-        raise LookupError(f"the decision about model {version} is not in {store.path}: was the folder reports/ or weeks/ removed?")
+        root = store.folder.place()
+        raise LookupError(f"the decision about model {version} is not in {root}: was the folder reports/ or weeks/ removed?")
     origin = tables.ledger(case.events)[day].notes["raw_version"]
     raw = tables.read(case.event_table.raw_name, [day], version=origin)
     delivered = raw[(raw["source_file"] == event["source_file"]) & (raw["source_row"] == event["source_row"])]

@@ -17,7 +17,7 @@ from ml_assets.orchestration.decisions import champion_before, record_gate_decis
 from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.staleness import observations_after
-from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.store import Store, shown_at
 from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, MatureEvents, WeekPlan, evaluation_inputs, plan
 from ml_assets.stages import evaluate, monitor, package, train
 from ml_assets.stages.evaluate import Report
@@ -106,7 +106,7 @@ def report_asset(case: UseCase) -> dg.AssetsDefinition:
                 passed=decision.promoted,
                 finding="; ".join(failed) or "every condition holds",
                 content=inputs,
-                metadata=_report_metadata(report, pictures, place / "report.html"),
+                metadata=_report_metadata(report, pictures, f"{place}/report.html"),
                 evidence={"reasons": dg.MarkdownMetadataValue(summary_markdown(report))},
             )
 
@@ -154,7 +154,7 @@ def deployed_asset(case: UseCase) -> dg.AssetsDefinition:
                 version,
                 {reason.name: f"{reason.observed} (wanted {reason.wanted})" for reason in decision.reasons},
             )
-            metadata = {"model_version": version, "package": _path(store.models.package(case.name, version))}
+            metadata = {"model_version": version, "package": shown_at(store.models.package(case.name, version))}
             yield Outcome(week=week, passed=True, finding="every test event has its score", content=version, metadata=metadata)
 
     return _weekly(case, DEPLOYED, make, spec, deps=[dg.AssetDep([case.name, REPORT])], kinds={"lightgbm"}, group="models")
@@ -274,7 +274,7 @@ def _candidate_metadata(
         "family": candidate.recipe.family,
         "trees": candidate.recipe.training.trees,
         **({"trials": dg.MarkdownMetadataValue(trials_markdown(candidate.recipe.trials))} if candidate.recipe.trials else {}),
-        "package": _path(store.models.package(case.name, version)),
+        "package": shown_at(store.models.package(case.name, version)),
     }
 
 
@@ -293,13 +293,9 @@ def _report_metadata(report: Report, pictures: Mapping[str, bytes], page: Any) -
         "promoted": int(report.decision.promoted),
         **{name: report.candidate.metrics[name] for name in ("average_precision", "roc_auc", "f1", "log_loss")},
         **{f"{name}_average_precision": rival.metrics["average_precision"] for name, rival in rivals.items() if rival},
-        "report": _path(page),
+        "report": shown_at(page),
         **shown,
     }
-
-
-def _path(place: Any) -> dg.MetadataValue[Any]:
-    return dg.MetadataValue.path(str(place))
 
 
 _DESCRIPTIONS = {

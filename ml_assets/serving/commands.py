@@ -14,8 +14,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ml_assets.serving.keys import SCOPES, create_key, list_keys, revoke_key
+from ml_assets.storage.models import ModelStore
 from ml_assets.storage.online import StoreDownError
-from ml_assets.storage.places import ONLINE_STORE, online_address, root_folder
+from ml_assets.storage.places import ONLINE_STORE, local_folder, online_address, root_folder
 from ml_assets.use_case import Day, UseCase, day_range, shift
 from ml_assets.use_cases import USE_CASES, find
 
@@ -38,13 +39,14 @@ def serve(
     from ml_assets.serving.server import Settings, serve
 
     root = root_folder(os.environ)
-    chosen = tuple(_case(name).name for name in cases or _deployed(root))
+    chosen = tuple(_case(name).name for name in cases or _deployed(ModelStore(root=root)))
     if not chosen:
-        _fail(f"no model is deployed in {root}: ml-assets run CASE, or set ML_ASSETS_ROOT to where one is")
+        _fail(f"no model is deployed in {root.place()}: ml-assets run CASE, or set ML_ASSETS_ROOT to where one is")
     settings = Settings(
         cases=chosen,
-        root=str(root),
-        store=store or online_address(os.environ, root),
+        root=root.place(),
+        local=str(local_folder(os.environ)),
+        store=store or online_address(os.environ),
         host=host,
         port=port,
         workers=workers,
@@ -150,11 +152,11 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose key.", metavar="NAME"
 
 
 def _keys_file() -> Path:
-    return root_folder(os.environ) / "serving" / "keys.json"
+    return local_folder(os.environ) / "serving" / "keys.json"
 
 
-def _deployed(root: Path) -> Sequence[str]:
-    return [case.name for case in USE_CASES if (root / "deployments" / case.name / "current.json").exists()]
+def _deployed(models: ModelStore) -> Sequence[str]:
+    return [case.name for case in USE_CASES if models.current(case.name) is not None]
 
 
 def _case(name: str) -> UseCase:

@@ -39,6 +39,8 @@ class Settings:
     cases: tuple[str, ...]
     root: str
     store: str
+    local: str = ""
+    """Folder of what belongs to this machine, by default the root."""
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -48,7 +50,7 @@ class Settings:
     @property
     def keys(self) -> Path:
         """The file of API keys."""
-        return Path(self.root) / "serving" / "keys.json"
+        return Path(self.local or self.root) / "serving" / "keys.json"
 
 
 def serve(settings: Settings) -> None:
@@ -133,6 +135,7 @@ def application() -> Any:
 
 def build(settings: Settings) -> Any:
     """The application of one process. Its parts are imported here: prometheus_client asks for its folder when it is imported."""
+    from ml_assets.folders import folder_at
     from ml_assets.serving.app import App, keep_up
     from ml_assets.serving.keys import KeyRing
     from ml_assets.serving.live import InForce
@@ -142,7 +145,7 @@ def build(settings: Settings) -> Any:
     from ml_assets.storage.predictions import LogWriter, PredictionLog
     from ml_assets.use_cases import find
 
-    root = Path(settings.root)
+    root, local = folder_at(settings.root, Path(), os.environ), Path(settings.local or settings.root)
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
     scorers = {}
     for case in (find(each, os.environ) for each in settings.cases):
@@ -150,7 +153,7 @@ def build(settings: Settings) -> Any:
             case=case,
             store=open_store(settings.store, case.name),
             in_force=InForce(case=case, models=ModelStore(root=root)),
-            writer=LogWriter(log=PredictionLog(root=root, case=case.name), name=name),
+            writer=LogWriter(log=PredictionLog(root=root, case=case.name), name=name, local=local),
         )
     tasks: list[asyncio.Task[None]] = []
 

@@ -24,8 +24,6 @@ from ml_assets.use_case import Batch, Day
 
 PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
-STATUS_HINTS = {401: "check the credentials", 403: "check the credentials, and what they may do", 404: "nothing is there"}
-"""What to do about an answer over HTTP."""
 _QUOTE = b'"'
 
 

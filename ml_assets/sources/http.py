@@ -18,7 +18,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from ml_assets.sources.files import STATUS_HINTS
+from ml_assets.folders import STATUS_HINTS
 from ml_assets.sources.landing import Arrived, FeedError, Piece, Position
 
 AT_ONCE = 20_000

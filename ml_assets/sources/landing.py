@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from ml_assets.folders import Folder
 from ml_assets.sources.as_text import days_of
 from ml_assets.sources.delivered import Delivered, not_delivered
 from ml_assets.sources.files import digest, united, with_provenance
@@ -100,7 +100,9 @@ class Landed:
 class Landing:
     """The table in which a feed lands. Of two processes that land the same, one commits, and the other goes on behind it."""
 
-    path: Path
+    root: Folder
+    name: str
+    """Of the table, below the root."""
     feed: Feed
     delivered: Delivered
 
@@ -136,6 +138,15 @@ class Landing:
             except CommitFailedError:
                 continue
 
+    @property
+    def place(self) -> str:
+        """The path or URL of the table."""
+        return self.root.place(self.name)
+
+    @property
+    def _at(self) -> dict[str, Any]:
+        return self.root.delta(self.name)
+
     def position(self) -> Position | None:
         """Behind the last message that landed."""
         position: Position | None = _noted(self.table()).get("position")
@@ -155,8 +166,7 @@ class Landing:
         """
         table = self.table()
         if table is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            table = DeltaTable.create(str(self.path), _SCHEMA, mode="ignore", partition_by=["day"])
+            table = DeltaTable.create(**self._at, schema=_SCHEMA, mode="ignore", partition_by=["day"])
         noted, number = _noted(table), table.transaction_version(self.feed.name) or 0
         last: Day | None = noted.get("last")
         for piece in self.feed.pieces(noted.get("position"), live=live):
@@ -199,7 +209,7 @@ class Landing:
     def table(self) -> DeltaTable | None:
         """The table, None before anything landed."""
         try:
-            return DeltaTable(str(self.path))
+            return DeltaTable(**self._at)
         except TableNotFoundError:
             return None
 
@@ -276,7 +286,7 @@ class LandedRows:
         try:
             tables = [self._of_day(self.landing.messages([day]), day, self._version(counts, day)) for day in ready]
         except DeltaError as error:
-            raise OSError(f"{self.landing.path} cannot be read: {error}") from error
+            raise OSError(f"{self.landing.place} cannot be read: {error}") from error
         counted = {day: table.num_rows for day, table in zip(ready, tables, strict=True)}
         versions = {day: self._version(counts, day) for day in ready}
         return Batch(rows=united([self._no_rows, *tables]), counted=counted, versions=versions, problems=problems)

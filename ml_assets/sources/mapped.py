@@ -1,6 +1,6 @@
 """A source that reads the reader's own Parquet, CSV or JSON files, each of any number of days, under the column names of a table.
 
-Belongs here: which days files hold, and reading those. Does not: where files lie (`sources.folders`), what becomes of their columns
+Belongs here: which days files hold, and reading those. Does not: where files lie (`folders`), what becomes of their columns
 (`sources.delivered`), or how a mapping is written down (`sources.mapping`).
 """
 
@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
+from ml_assets.folders import Folder, Found, LocalFolder
 from ml_assets.sources.delivered import Delivered, Time, as_delivered, not_delivered
 from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united, unpacked
-from ml_assets.sources.folders import Folder, Found, LocalFolder
 from ml_assets.sources.json_lines import lines_as_columns
 from ml_assets.use_case import Batch, Day
 

@@ -58,9 +58,9 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources.delivered import Delivered, is_timezone
 from ml_assets.sources.files import as_day, digest
-from ml_assets.sources.folders import LocalFolder, folder_at
 from ml_assets.sources.http import Pages, Paging, Stream
 from ml_assets.sources.kafka import Topic
 from ml_assets.sources.landing import Feed, LandedRows, Landing
@@ -247,7 +247,7 @@ def source_of(
     table: str,
     environment: Mapping[str, str] = MappingProxyType({}),
     *,
-    landings: Path | None = None,
+    landings: Folder | None = None,
     day_column: str,
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
@@ -291,7 +291,7 @@ def source_of(
         if files_of.rows is not None:
             return SqlRows(url=mapping.database or "", rows=files_of.rows, delivered=delivered, complete_to=mapping.end)
         if (feed := _feed_of(mapping, files_of)) is not None:
-            return _landed(feed, delivered, landings or mapping.file.parent, table, mapping.end)
+            return _landed(feed, delivered, landings or LocalFolder(mapping.file.parent), table, mapping.end)
     except ValueError as error:
         raise ValueError(f"{mapping.file}: [{table}] {error}") from None
     return MappedFiles(
@@ -316,12 +316,12 @@ def _feed_of(mapping: FileMapping, declared: TableMapping) -> Feed | None:
     return None
 
 
-def _landed(feed: Feed, delivered: Delivered, landings: Path, table: str, complete_to: Day | None) -> LandedRows:
+def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, complete_to: Day | None) -> LandedRows:
     if faults := list(delivered.faults()):
         raise ValueError("; ".join(faults))
     # What of a message decides about its day, decides where it lands: another declaration begins anew.
     by = digest(repr((feed.name, delivered.time)).encode())[:8]
-    landing = Landing(path=landings / f"{table}-{by}", feed=feed, delivered=delivered)
+    landing = Landing(root=landings, name=f"{table}-{by}", feed=feed, delivered=delivered)
     return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
 
 

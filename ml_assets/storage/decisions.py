@@ -9,18 +9,15 @@ Since each record holds the hash of the one before, a record that was changed, e
 notices that the last records of all were removed.
 """
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal
-from uuid import uuid4
 
-from ml_assets.storage import atomic
+from ml_assets.folders import Folder
 from ml_assets.use_case import Day, shift
 
 Manual = Literal["rollback", "pin", "unpin"]
@@ -30,10 +27,15 @@ MANUAL: tuple[Manual, ...] = ("rollback", "pin", "unpin")
 GATE = "gate"
 """Who decided, when it was no person."""
 RECORDS = "[0-9]" * 6 + ".json"
+_ATTEMPTS = 100
 
 
 class DamagedRecordError(ValueError):
     """A record or its evidence is not what was once written; the message names the file."""
+
+
+class OvertakenError(RuntimeError):
+    """Somebody else decided first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +87,9 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecisionLog:
-    """The decisions of all cases under one directory of a local file system."""
+    """The decisions of all cases below one root."""
 
-    root: Path
+    root: Folder
 
     def record(
         self,
@@ -103,6 +105,7 @@ class DecisionLog:
         decided_at: str,
         evidence: str,
         basis: str | None = None,
+        after: int | None = None,
     ) -> Decision:
         """Writes a decision under the next number.
 
@@ -110,18 +113,22 @@ class DecisionLog:
 
         Args:
             decided_at: UTC, ISO 8601.
+            after: the number of the decision that it was taken in knowledge of, None where that does not matter.
 
         Returns:
             The record: the new one, or the one that says the same.
 
         Raises:
             ValueError: no reason, not a day, not UTC.
+            OvertakenError: there is a decision after `after`.
             DamagedRecordError: a record before it is damaged.
         """
         _require_sound(effective=effective, decided_at=decided_at, reason=reason)
-        with self._recording(case) as place:
+        content = evidence.encode()
+        for _ in range(_ATTEMPTS):
             known = self.all(case)
-            content = evidence.encode()
+            if after is not None and len(known) > after:
+                raise OvertakenError(f"{case}: decision {len(known)} was taken meanwhile")
             decision = Decision(
                 case=case,
                 number=len(known) + 1,
@@ -139,14 +146,14 @@ class DecisionLog:
             )
             if (same := _made_before(known, decision)) is not None:
                 return same
-            file = self.evidence_file(decision)
-            file.parent.mkdir(exist_ok=True)
-            if file.exists():
+            if not self.root.create(self._evidence(decision), content):
                 self.evidence(decision)
-            else:
-                atomic.replace(file, content)
-            _create(place / _name(decision.number), _json({**asdict(decision), "content_hash": decision.content_hash}))
-        return decision
+            # Of several who decide at once one gets the number, and the others decide after it.
+            if self.root.create(
+                self._record(case, decision.number), _json({**asdict(decision), "content_hash": decision.content_hash})
+            ):
+                return decision
+        raise OSError(f"{self.root.place(f'decisions/{case}')}: others decided first {_ATTEMPTS} times")
 
     def all(self, case: str) -> list[Decision]:
         """Every decision in order of numbers, after comparing every hash.
@@ -154,16 +161,20 @@ class DecisionLog:
         Raises:
             DamagedRecordError: naming the file that is missing or differs.
         """
-        place = self.root / "decisions" / case
+        listed = self.root.find(f"decisions/{case}/{RECORDS}")
         # A listing may miss a file that appears meanwhile, but the numbers up to one that it shows were there before that one.
-        count = max((int(file.stem) for file in place.glob(RECORDS)), default=0)
+        by_name = {each.name: each for each in listed}
+        count = max((int(PurePosixPath(name).stem) for name in by_name), default=0)
         found: list[Decision] = []
         for number in range(1, count + 1):
-            decision = _read(place / _name(number))
+            file = self._record(case, number)
+            content = self.root.read(by_name[file]) if file in by_name else self.root.get(file)
+            decision = _read(self.root.place(file), content)
             if (decision.case, decision.number) != (case, number):
-                raise DamagedRecordError(f"{place / _name(number)} holds decision {decision.number} of {decision.case}")
+                raise DamagedRecordError(f"{self.root.place(file)} holds decision {decision.number} of {decision.case}")
             if found and decision.previous != found[-1].content_hash:
-                raise DamagedRecordError(f"{place / _name(number - 1)} is not the record that {_name(number)} followed")
+                before = self.root.place(self._record(case, number - 1))
+                raise DamagedRecordError(f"{before} is not the record that {number:06d}.json followed")
             found.append(decision)
         return found
 
@@ -173,27 +184,24 @@ class DecisionLog:
         Raises:
             DamagedRecordError: naming the file that is missing or differs.
         """
-        file = self.evidence_file(decision)
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError as error:
-            raise DamagedRecordError(f"{file} is missing: it is the evidence of decision {decision.number}") from error
+        content, place = self.root.get(self._evidence(decision)), self.evidence_place(decision)
+        if content is None:
+            raise DamagedRecordError(f"{place} is missing: it is the evidence of decision {decision.number}")
         if _sha256(content) != decision.evidence:
-            raise DamagedRecordError(f"{file} is damaged: it is not what decision {decision.number} was based on")
+            raise DamagedRecordError(f"{place} is damaged: it is not what decision {decision.number} was based on")
         return content.decode()
 
-    def evidence_file(self, decision: Decision) -> Path:
+    def evidence_place(self, decision: Decision) -> str:
         """Where the evidence of a decision is."""
-        return self.root / "decisions" / decision.case / "evidence" / f"{decision.evidence}.json"
+        return self.root.place(self._evidence(decision))
 
-    @contextmanager
-    def _recording(self, case: str) -> Iterator[Path]:
-        """One process at a time, so that no number is given twice."""
-        place = self.root / "decisions" / case
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield place
+    @staticmethod
+    def _evidence(decision: Decision) -> str:
+        return f"decisions/{decision.case}/evidence/{decision.evidence}.json"
+
+    @staticmethod
+    def _record(case: str, number: int) -> str:
+        return f"decisions/{case}/{number:06d}.json"
 
 
 def standing(deployments: Mapping[Day, str], decisions: Sequence[Decision], day: Day) -> Standing | None:
@@ -263,32 +271,18 @@ def _require_sound(*, effective: Day, decided_at: str, reason: str) -> None:
         raise ValueError(f"decided_at is {decided_at!r}; it must be in UTC and say so")
 
 
-def _read(file: Path) -> Decision:
+def _read(place: str, file: bytes | None) -> Decision:
+    if file is None:
+        raise DamagedRecordError(f"{place} is missing")
     try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
+        content: dict[str, Any] = json.loads(file)
         expected = content.pop("content_hash")
         decision = Decision(**content)
-    except FileNotFoundError as error:
-        raise DamagedRecordError(f"{file} is missing") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedRecordError(f"{file} is damaged: {error}") from error
+        raise DamagedRecordError(f"{place} is damaged: {error}") from error
     if decision.content_hash != expected:
-        raise DamagedRecordError(f"{file} is damaged: its content is not what was written")
+        raise DamagedRecordError(f"{place} is damaged: its content is not what was written")
     return decision
-
-
-def _create(file: Path, content: bytes) -> None:
-    """Writes a new file whole; raises FileExistsError instead of writing over one."""
-    beside = file.with_name(f".{uuid4().hex}")
-    beside.write_bytes(content)
-    try:
-        file.hardlink_to(beside)
-    finally:
-        beside.unlink()
-
-
-def _name(number: int) -> str:
-    return f"{number:06d}.json"
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

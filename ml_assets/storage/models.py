@@ -1,29 +1,25 @@
-"""Models on disk: packages written once, reports, and which version is in force since when.
+"""Models and what is said about them: packages written once, reports, and which version is in force since when.
 
-Belongs here: files that appear whole or not at all. Does not: what is inside a model (`stages.model`) or whether it is good.
+Belongs here: what is where, and in which order it appears. Does not: what is inside a model (`stages.model`) or whether it is good.
 
-    models/<case>/<version>/         the files of a package and manifest.json; never changes
-    reports/<case>/<week>            a link to the latest report of the week; replaced when a week is evaluated again
-    reports/<case>/backtest          ditto of all weeks
+    models/<case>/<version>/         the files of a package and, last, manifest.json, with which it is there; never changes
+    reports/<case>/<week>/           the latest report of the week: pictures, page and, last, report.json
+    reports/<case>/backtest/         ditto of all weeks
     deployments/<case>/<week>.json   what went live that week; a week in which the candidate was refused has none
     deployments/<case>/current.json  what is in force after all of them and all decisions of people: all that a scorer needs to read
     weeks/<case>/<kind>/<week>.json  what was made in a week and from what: the candidate, the evaluation
     decisions/<case>/                every decision of the gate and of people, for good (`storage.decisions`)
 """
 
-import fcntl
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
-from uuid import uuid4
 
-from ml_assets.storage.atomic import publish, replace, switch
-from ml_assets.storage.decisions import Decision, DecisionLog, Manual, Period, Standing, periods, standing
+from ml_assets.folders import Folder
+from ml_assets.storage.decisions import Decision, DecisionLog, Manual, OvertakenError, Period, Standing, periods, standing
 from ml_assets.use_case import Day
 
 MANIFEST = "manifest.json"
@@ -38,9 +34,9 @@ class DamagedPackageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStore:
-    """Packages, reports, deployments and decisions of all cases under one directory of a local file system."""
+    """Packages, reports, deployments and decisions of all cases below one root."""
 
-    root: Path
+    root: Folder
 
     def save(self, case: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
         """Writes a package once and returns its version: the manifest's `week` and a hash of files and manifest.
@@ -56,11 +52,13 @@ class ModelStore:
             _require_inside(name)
         full = _identified(files, json.loads(_json(manifest)))  # as it will be read: text keys, lists for tuples
         version: str = full["version"]
-        place = self.package(case, version)
-        if not place.exists():
-            publish({**files, MANIFEST: _json(full)}, place)
+        place = f"models/{case}/{version}"
+        if self.root.get(f"{place}/{MANIFEST}") is None:
+            for name, content in files.items():
+                self.root.put(f"{place}/{name}", content)
+            self.root.create(f"{place}/{MANIFEST}", _json(full))
         if self.load(case, version)[1]["content_hash"] != full["content_hash"]:
-            raise DamagedPackageError(f"{place} already holds another content; packages are written once")
+            raise DamagedPackageError(f"{self.package(case, version)} already holds another content; packages are written once")
         return version
 
     def load(self, case: str, version: str) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -70,64 +68,64 @@ class ModelStore:
             FileNotFoundError: when there is no such version.
             DamagedPackageError: naming the file that is missing or differs.
         """
-        place = self.package(case, version)
-        if not place.is_dir():
-            raise FileNotFoundError(f"no model {version} of {case} in {place.parent}")
-        manifest = _read_manifest(place / MANIFEST)
-        files = {name: _verified(place / name, expected) for name, expected in manifest["files"].items()}
+        place = f"models/{case}/{version}"
+        if (written := self.root.get(f"{place}/{MANIFEST}")) is None:
+            raise FileNotFoundError(f"no model {version} of {case} in {self.root.place(f'models/{case}')}")
+        file = self.root.place(f"{place}/{MANIFEST}")
+        manifest = _read_manifest(written, file)
+        files = {name: self._verified(f"{place}/{name}", expected) for name, expected in manifest["files"].items()}
         again = _identified(files, manifest)
         if again != manifest or again["version"] != version:
-            raise DamagedPackageError(f"{place / MANIFEST} is damaged: its content belongs to version {again['version']}")
+            raise DamagedPackageError(f"{file} is damaged: its content belongs to version {again['version']}")
         return files, manifest
 
-    def package(self, case: str, version: str) -> Path:
-        """The directory of a version."""
-        return self.root / "models" / case / version
+    def _verified(self, name: str, expected: str) -> bytes:
+        content = self.root.get(name)
+        if content is None:
+            raise DamagedPackageError(f"{self.root.place(name)} is missing")
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise DamagedPackageError(f"{self.root.place(name)} is damaged: its content is not what was saved")
+        return content
+
+    def package(self, case: str, version: str) -> str:
+        """Where the files of a version are."""
+        return self.root.place(f"models/{case}/{version}")
 
     def versions(self, case: str) -> list[str]:
         """Every version there is, in the order of the weeks that they were made for."""
-        return sorted(place.name for place in (self.root / "models" / case).glob(f"{WEEKS}-*"))
+        found = self.root.find(f"models/{case}/{WEEKS}-*/{MANIFEST}")
+        return sorted(PurePosixPath(each.name).parent.name for each in found)
 
-    def save_report(self, case: str, week: Day, json: str, html: str | None, pictures: Mapping[str, bytes]) -> Path:
-        """Writes or replaces the report of a week: `report.json`, `report.html` and the pictures, all at once."""
-        return self._save_pages(
-            case, week, {"report.json": json.encode(), **({"report.html": html.encode()} if html is not None else {}), **pictures}
-        )
+    def save_report(self, case: str, week: Day, json: str, html: str | None, pictures: Mapping[str, bytes]) -> str:
+        """Writes or replaces the report of a week: `report.json`, `report.html` and the pictures. Returns where they are."""
+        page = {"report.html": html.encode()} if html is not None else {}
+        return self._save_pages(case, week, {**pictures, **page, "report.json": json.encode()})
 
-    def save_page(self, case: str, name: str, html: str, pictures: Mapping[str, bytes]) -> Path:
-        """Writes or replaces a page about all weeks, `<name>.html`, and its pictures, all at once."""
-        return self._save_pages(case, name, {f"{name}.html": html.encode(), **pictures})
+    def save_page(self, case: str, name: str, html: str, pictures: Mapping[str, bytes]) -> str:
+        """Writes or replaces a page about all weeks and its pictures. Returns where the page is."""
+        return self._save_pages(case, name, {**pictures, f"{name}.html": html.encode()}) + f"/{name}.html"
 
-    def _save_pages(self, case: str, place: str, pages: Mapping[str, bytes]) -> Path:
-        link = self.root / "reports" / case / place
-        for name in pages:
-            _require_inside(name)
-        before = link.readlink() if link.is_symlink() else None
-        content = link.with_name(f".{place}-{uuid4().hex}")
-        publish(pages, content)
-        # A directory that is not empty cannot be replaced in one step; a link to it can.
-        switch(link, content.name)
-        if before is not None:
-            shutil.rmtree(link.parent / before, ignore_errors=True)
-        return link
+    def _save_pages(self, case: str, name: str, pages: Mapping[str, bytes]) -> str:
+        place = f"reports/{case}/{name}"
+        for page in pages:
+            _require_inside(page)
+        for page, content in pages.items():
+            self.root.put(f"{place}/{page}", content)
+        for found in self.root.find(f"{place}/*"):
+            if PurePosixPath(found.name).name not in pages:
+                self.root.remove(found.name)
+        return self.root.place(place)
 
     def report(self, case: str, week: Day) -> str | None:
         """The JSON of a week's report; None when the week was not evaluated."""
-        link = self.root / "reports" / case / week
-        while link.is_symlink():
-            target = link.readlink()
-            try:
-                return (link.parent / target / "report.json").read_text(encoding="utf-8")
-            except FileNotFoundError:
-                if link.readlink() == target:
-                    raise
-                # Replaced between the two readings: the new one is there.
-        return None
+        content = self.root.get(f"reports/{case}/{week}/report.json")
+        return None if content is None else content.decode()
 
     def reports(self, case: str) -> dict[Day, str]:
         """The JSON of every report by week, earliest first."""
-        found = ((link.name, self.report(case, link.name)) for link in sorted((self.root / "reports" / case).glob(WEEKS)))
-        return {week: text for week, text in found if text is not None}
+        found = self.root.find(f"reports/{case}/{WEEKS}/report.json")
+        read = ((PurePosixPath(each.name).parent.name, self.root.read(each)) for each in found)
+        return {week: content.decode() for week, content in read if content is not None}
 
     def deploy(self, case: str, week: Day, version: str, decision: Mapping[str, Any]) -> None:
         """Puts a version in force from `week` on, until the next deployment or a person's decision; `decision` says why.
@@ -137,29 +135,29 @@ class ModelStore:
         Raises:
             FileNotFoundError: when there is no such version.
         """
-        if not self.package(case, version).is_dir():
-            raise FileNotFoundError(f"model {version} of {case} cannot go live: it is not in {self.root}")
+        if self.root.get(f"models/{case}/{version}/{MANIFEST}") is None:
+            raise FileNotFoundError(f"model {version} of {case} cannot go live: it is not in {self.root.place()}")
         content = {"case": case, "week": week, "version": version, "decision": dict(decision)}
-        with self._deploying(case) as place:
-            replace(place / f"{week}.json", _json(content))
+        self.root.put(f"deployments/{case}/{week}.json", _json(content))
+        self._follow(case)
 
     def withdraw(self, case: str, week: Day) -> None:
         """Takes back the deployment of a week, as when a second evaluation refuses; nothing to do when there is none."""
-        with self._deploying(case) as place:
-            (place / f"{week}.json").unlink(missing_ok=True)
+        self.root.remove(f"deployments/{case}/{week}.json")
+        self._follow(case)
 
     def deployments(self, case: str) -> dict[Day, str]:
         """The version that went live in each week, earliest first; weeks of a refusal are not in it."""
-        files = sorted((self.root / "deployments" / case).glob(f"{WEEKS}.json"))
-        return {file.stem: json.loads(file.read_text(encoding="utf-8"))["version"] for file in files}
+        return {week: content["version"] for week, content in self._deployments(case).items()}
+
+    def _deployments(self, case: str) -> dict[Day, dict[str, Any]]:
+        read = ((found, self.root.read(found)) for found in self.root.find(f"deployments/{case}/{WEEKS}.json"))
+        return {PurePosixPath(found.name).stem: json.loads(content) for found, content in read if content is not None}
 
     def current(self, case: str) -> dict[str, Any] | None:
         """What is in force after everything: `version`, `week` and `decision`; None before the first deployment."""
-        try:
-            content: dict[str, Any] = json.loads((self.root / "deployments" / case / CURRENT).read_bytes())
-        except FileNotFoundError:
-            return None
-        return content
+        content = self.root.get(f"deployments/{case}/{CURRENT}")
+        return json.loads(content) if content else None
 
     @property
     def decisions(self) -> DecisionLog:
@@ -192,25 +190,32 @@ class ModelStore:
         """
         if version is not None:
             self._require_version(case, version)
-        with self._deploying(case):
-            before = self.standing(case, effective)
+        while True:
+            known = self.decisions.all(case)
+            before = standing(self.deployments(case), known, effective)
             if kind == "unpin":
-                said = [decision for decision in self.decisions.all(case) if decision.kind == "rollback"]
+                said = [decision for decision in known if decision.kind == "rollback"]
                 without_pins = standing(self.deployments(case), said, effective)
                 version = without_pins.version if without_pins else None
             _require_sense(kind, version, before, effective)
-            return self.decisions.record(
-                case,
-                kind=kind,
-                effective=effective,
-                version=version,
-                candidate=None,
-                champion_before=before.version if before else None,
-                reason=reason,
-                decided_by=decided_by,
-                decided_at=decided_at,
-                evidence=evidence,
-            )
+            try:
+                decision = self.decisions.record(
+                    case,
+                    kind=kind,
+                    effective=effective,
+                    version=version,
+                    candidate=None,
+                    champion_before=before.version if before else None,
+                    reason=reason,
+                    decided_by=decided_by,
+                    decided_at=decided_at,
+                    evidence=evidence,
+                    after=len(known),
+                )
+            except OvertakenError:
+                continue
+            self._follow(case)
+            return decision
 
     def in_force(self, case: str, day: Day) -> tuple[Day, str] | None:
         """The version in force on a day, as (since when, version); None before the first."""
@@ -232,35 +237,31 @@ class ModelStore:
 
     def note(self, case: str, kind: str, week: Day, content: Mapping[str, Any]) -> None:
         """Writes or replaces what is noted of a week, such as the version of its candidate and what it was made from."""
-        place = self.root / "weeks" / case / kind
-        place.mkdir(parents=True, exist_ok=True)
-        replace(place / f"{week}.json", _json(content))
+        self.root.put(f"weeks/{case}/{kind}/{week}.json", _json(content))
 
     def noted(self, case: str, kind: str, week: Day) -> dict[str, Any] | None:
         """What is noted of a week; None when nothing is."""
-        try:
-            content: dict[str, Any] = json.loads((self.root / "weeks" / case / kind / f"{week}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return content
+        content = self.root.get(f"weeks/{case}/{kind}/{week}.json")
+        return None if content is None else json.loads(content)
 
-    @contextmanager
-    def _deploying(self, case: str) -> Iterator[Path]:
-        """One process at a time, so that the last to leave points `current.json` to what is the latest then."""
-        place = self.root / "deployments" / case
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield place
-            latest = self.standing(case, AFTER_ALL)
-            if latest is None:
-                (place / CURRENT).unlink(missing_ok=True)
-            elif latest.decision is None:
-                replace(place / CURRENT, (place / f"{latest.since}.json").read_bytes())
-            else:
-                said = {name: getattr(latest.decision, name) for name in ("kind", "number", "reason", "decided_by")}
-                content = {"case": case, "week": latest.since, "version": latest.version, "decision": said}
-                replace(place / CURRENT, _json(content))
+    def _follow(self, case: str) -> None:
+        """Points `current.json` to what is the latest now. Of several who do, the last one sees what all of them wrote before.
+
+        It is numbered, so that a bucket tells every two contents apart, and nobody replaces what was not looked at.
+        """
+
+        def latest(before: bytes | None) -> bytes | None:
+            change = json.loads(before).get("change", 0) + 1 if before else 1
+            deployments, decisions = self._deployments(case), self.decisions.all(case)
+            found = standing({week: content["version"] for week, content in deployments.items()}, decisions, AFTER_ALL)
+            if found is None:
+                return None
+            if found.decision is None:
+                return _json({**deployments[found.since], "change": change})
+            said = {name: getattr(found.decision, name) for name in ("kind", "number", "reason", "decided_by")}
+            return _json({"case": case, "week": found.since, "version": found.version, "decision": said, "change": change})
+
+        self.root.change(f"deployments/{case}/{CURRENT}", latest)
 
     def _require_version(self, case: str, version: str) -> None:
         if version not in (known := self.versions(case)):
@@ -294,23 +295,14 @@ def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
-def _read_manifest(file: Path) -> dict[str, Any]:
+def _read_manifest(written: bytes, file: str) -> dict[str, Any]:
     try:
-        manifest = json.loads(file.read_bytes())
+        manifest = json.loads(written)
         if {"week", "files", "content_hash", "version"} <= manifest.keys():
             return dict(manifest)
-    except (FileNotFoundError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise DamagedPackageError(f"{file} is damaged: {error}") from error
     raise DamagedPackageError(f"{file} is damaged: an entry is missing")
-
-
-def _verified(file: Path, expected: str) -> bytes:
-    if not file.is_file():
-        raise DamagedPackageError(f"{file} is missing")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise DamagedPackageError(f"{file} is damaged: its content is not what was saved")
-    return content
 
 
 def _require_inside(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables on disk: Delta Lake, one partition a day, every write one atomic commit.
+"""Tables: Delta Lake, one partition a day, every write one atomic commit.
 
 Belongs here: what is published and how it is read back. Does not: what a table means (`use_case`) or whether it is good (`stages`).
 
@@ -11,21 +11,22 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from ml_assets.folders import Folder
 from ml_assets.use_case import Day
 
 _ENTRIES = "ml_assets.days"
 _POSITION = (
     "_position"  # of a row within its day: Delta Lake promises no order of rows, and what is computed from them depends on it
 )
+_ATTEMPTS = 20
 _KEEP_HISTORY = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days"}
 
 
@@ -48,11 +49,15 @@ class Entry:
 class Tables:
     """All tables of one use case under one root."""
 
-    root: Path
+    root: Folder
     case: str
 
-    def path(self, name: str) -> Path:
-        return self.root / "tables" / self.case / name
+    def place(self, name: str) -> str:
+        """The path or URL of a table."""
+        return self.root.place(self._name(name))
+
+    def _name(self, name: str) -> str:
+        return f"tables/{self.case}/{name}"
 
     def publish(
         self,
@@ -81,28 +86,48 @@ class Tables:
             raise ValueError(
                 f"table {name}: rows of {', '.join(sorted(stray))} were handed over, but only {len(inputs)} other days are published"
             )
-        before = self.ledger(name)
         contents = content_hashes(rows, inputs)
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._publish(name, rows, schema, contents, inputs, notes or {})
+                break
+            except CommitFailedError:
+                # Another writer published one of the days meanwhile: who comes later writes over it, knowingly.
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+        after = self.ledger(name)
+        return {day: after[day] for day in inputs}
+
+    def _publish(
+        self,
+        name: str,
+        rows: pd.DataFrame,
+        schema: pa.Schema,
+        contents: Mapping[Day, tuple[int, str]],
+        inputs: Mapping[Day, str],
+        notes: Mapping[Day, Mapping[str, Any]],
+    ) -> None:
+        before = self.ledger(name)
         changed = {
-            day: {"rows": rows_of_day, "content": content, "inputs": inputs[day], "notes": dict((notes or {}).get(day, {}))}
+            day: {"rows": rows_of_day, "content": content, "inputs": inputs[day], "notes": dict(notes.get(day, {}))}
             for day, (rows_of_day, content) in contents.items()
             if day not in before or (before[day].content, before[day].inputs) != (content, inputs[day])
         }
         if changed:
             self._commit(name, rows[rows["day"].isin(list(changed))], schema, changed)
-        after = self.ledger(name)
-        return {day: after[day] for day in inputs}
 
     def _commit(self, name: str, rows: pd.DataFrame, schema: pa.Schema, entries: Mapping[Day, Mapping[str, Any]]) -> None:
         days = ", ".join(f"'{day}'" for day in sorted(entries))
         table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None)
         table = table.append_column(_POSITION, pa.array(rows.groupby("day", sort=False).cumcount().to_numpy(), pa.int64()))
+        at = self.root.delta(self._name(name))
         if self._table(name) is None:
             # Of two writers of a new table one creates it; an overwrite without a predicate would take the other's days away.
-            DeltaTable.create(str(self.path(name)), table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
+            DeltaTable.create(**at, schema=table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
         write_deltalake(
-            str(self.path(name)),
+            at["table_uri"],
             table,
+            storage_options=at.get("storage_options"),
             mode="overwrite",
             predicate=f"day IN ({days})",
             schema_mode="merge",
@@ -129,7 +154,7 @@ class Tables:
         """
         table = self._table(name, version)
         if table is None:
-            raise FileNotFoundError(f"table {name} of {self.case} does not exist at {self.path(name)}: materialise it first")
+            raise FileNotFoundError(f"table {name} of {self.case} does not exist at {self.place(name)}: materialise it first")
         wanted = None if days is None else sorted(days)
         filters = [*where, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
         chosen = None if columns is None else [*dict.fromkeys((*columns, "day", _POSITION))]
@@ -150,7 +175,7 @@ class Tables:
 
     def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
         try:
-            return DeltaTable(str(self.path(name)), version=version)
+            return DeltaTable(**self.root.delta(self._name(name)), version=version)
         except TableNotFoundError:
             return None
 

@@ -145,7 +145,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, tuple[str, s
 @pytest.fixture
 def three(world: World, built: tuple[World, tuple[str, str, str]]) -> tuple[str, str, str]:
     """The versions of the three weeks, in a store of the test's own."""
-    shutil.copytree(built[0].store.path, world.store.path, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(Path(built[0].store.root), Path(world.store.root), symlinks=True, dirs_exist_ok=True)
     return built[1]
 
 

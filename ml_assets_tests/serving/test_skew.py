@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from ml_assets.folders import LocalFolder
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.store import Store
 from ml_assets.storage.predictions import PredictionLog
@@ -99,7 +100,7 @@ def test_what_was_scored_without_state_is_told_and_not_compared(
     world: Any, root: Path, replayed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replayed(world.case, events=20)
-    [file] = PredictionLog(root=root, case=world.case.name).folder(DAY).glob("*.jsonl")
+    [file] = (root / PredictionLog(root=LocalFolder(root), case=world.case.name).folder(DAY)).glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     lines[0] |= {"degraded": True, "features": dict.fromkeys(lines[0]["features"])}
     lines[1] |= {"event_id": "never-delivered"}

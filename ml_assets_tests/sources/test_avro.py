@@ -15,6 +15,7 @@ from typing import Any
 import fastavro
 import pytest
 
+from ml_assets.folders import LocalFolder
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.kafka import Topic
 from ml_assets.sources.landing import NOT_READ, FeedError, LandedRows, Landing
@@ -93,7 +94,7 @@ def avro(number: int, **values: Any) -> bytes:
 
 def source(path: Path, broker: Broker, topic: str, registry: ThreadingHTTPServer) -> LandedRows:
     settings = {**broker.settings, "schema.registry.url": f"http://127.0.0.1:{registry.server_port}"}
-    landing = Landing(path=path / "landing", feed=Topic(topic=topic, settings=settings), delivered=DELIVERED)
+    landing = Landing(root=LocalFolder(path), name="landing", feed=Topic(topic=topic, settings=settings), delivered=DELIVERED)
     return LandedRows(landing=landing, delivered=DELIVERED)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ml_assets.folders import LocalFolder
 from ml_assets.sources import http
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.http import Pages, Stream, bare, with_parameters, without_parameters
@@ -40,7 +41,7 @@ def pages(api: Api, way: str = "linked", *, query: str = "", **changes: Any) -> 
 
 
 def landed(path: Path, feed: Feed) -> LandedRows:
-    return LandedRows(landing=Landing(path=path / "landing", feed=feed, delivered=DELIVERED), delivered=DELIVERED)
+    return LandedRows(landing=Landing(root=LocalFolder(path), name="landing", feed=feed, delivered=DELIVERED), delivered=DELIVERED)
 
 
 def fares(source: LandedRows) -> list[int]:

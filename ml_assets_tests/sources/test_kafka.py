@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from ml_assets.folders import LocalFolder
 from ml_assets.sources import kafka
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.kafka import Topic
@@ -50,7 +51,7 @@ def payments(*fares: int) -> list[dict[str, Any]]:
 
 def source(path: Path, topic: str, settings: dict[str, str], **changes: Any) -> LandedRows:
     feed = Topic(topic=topic, settings=settings, **changes)
-    return LandedRows(landing=Landing(path=path / topic, feed=feed, delivered=DELIVERED), delivered=DELIVERED)
+    return LandedRows(landing=Landing(root=LocalFolder(path), name=topic, feed=feed, delivered=DELIVERED), delivered=DELIVERED)
 
 
 def done(admin: AdminClient, what: str, of: list[Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ml_assets.folders import LocalFolder
 from ml_assets.sources import landing as module
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.landing import NOT_READ, Arrived, FeedError, LandedRows, Landing, Piece, Position
@@ -55,7 +56,7 @@ def message(when: str, fare: object = 1) -> bytes:
 
 
 def landing(path: Path, feed: Any, **changes: Any) -> Landing:
-    return Landing(path=path / "landing", feed=feed, delivered=replace(DELIVERED, **changes))
+    return Landing(root=LocalFolder(path), name="landing", feed=feed, delivered=replace(DELIVERED, **changes))
 
 
 def rows(source: LandedRows, days: Sequence[str] = DAYS) -> list[tuple[Any, ...]]:
@@ -198,8 +199,8 @@ def test_settings_of_a_mapping_decide_where_a_feed_lands(tmp_path: Path) -> None
             f'start = "2018-04-01"\ntimezone = "{zone}"\n[kafka]\nbootstrap.servers = "nowhere:9092"\n'
             f'[transactions]\ntopic = "{topic}"\ncolumns = {{at = "when"}}\n'
         )
-        source = source_of(read_mapping(file, settings), "transactions", landings=tmp_path, day_column="at")
+        source = source_of(read_mapping(file, settings), "transactions", landings=LocalFolder(tmp_path), day_column="at")
         assert isinstance(source, LandedRows)
-        places.append(source.landing.path)
+        places.append(source.landing.place)
     assert len(set(places)) == 3
     assert places[0] == places[3]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ml_assets.folders import LocalFolder
 from ml_assets.sources import mapping as form
-from ml_assets.sources.folders import LocalFolder
 from ml_assets.sources.mapping import read_mapping, source_of
 
 TOML = """

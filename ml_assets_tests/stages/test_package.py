@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml_assets.folders import LocalFolder
 from ml_assets.stages.package import (
     MODELS,
     SERVED,
@@ -72,7 +73,7 @@ def test_it_still_does_after_a_stay_on_disk(
     small_case: UseCase, candidate: Candidate, holdout: pd.DataFrame, tmp_path: Path
 ) -> None:
     files, manifest = packed(small_case, candidate, holdout)
-    store = ModelStore(root=tmp_path)
+    store = ModelStore(root=LocalFolder(tmp_path))
 
     loaded, told = store.load("small", store.save("small", files, manifest))
 

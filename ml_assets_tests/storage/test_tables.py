@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from ml_assets.folders import LocalFolder
 from ml_assets.storage import tables as module
 from ml_assets.storage.tables import Entry, Tables, content_hashes
 from ml_assets.use_case import day_range
@@ -33,7 +34,7 @@ A, B, C = "2024-01-01", "2024-01-02", "2024-01-03"
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(root=tmp_path, case="small")
+    return Tables(root=LocalFolder(tmp_path), case="small")
 
 
 def rows_of(*days: str, count: int = 5, seed: int = 0) -> pd.DataFrame:
@@ -64,7 +65,7 @@ def publish(tables: Tables, rows: pd.DataFrame, *days: str, made_from: str = "x"
 
 
 def version_of(tables: Tables) -> int:
-    return DeltaTable(str(tables.path("events"))).version()
+    return DeltaTable(str(Path(tables.place("events")))).version()
 
 
 def assert_same(got: pd.DataFrame, wanted: pd.DataFrame) -> None:
@@ -128,12 +129,12 @@ def test_an_unchanged_day_makes_no_commit(tables: Tables) -> None:
 
 def test_only_the_changed_days_of_a_range_are_committed(tables: Tables) -> None:
     first = publish(tables, rows_of(A, B, C), A, B, C)[A].version
-    files = {path.name for path in tables.path("events").rglob("*.parquet")}
+    files = {path.name for path in Path(tables.place("events")).rglob("*.parquet")}
 
     entries = publish(tables, pd.concat([rows_of(A), rows_of(B, seed=1), rows_of(C)]), A, B, C)
 
     assert {day: entry.version for day, entry in entries.items()} == {A: first, B: first + 1, C: first}
-    added = {path for path in tables.path("events").rglob("*.parquet") if path.name not in files}
+    added = {path for path in Path(tables.place("events")).rglob("*.parquet") if path.name not in files}
     assert [path.parent.name for path in added] == [f"day={B}"]
 
 
@@ -171,7 +172,7 @@ def test_a_write_that_fails_leaves_everything_as_it_was(tables: Tables, monkeypa
 def test_the_content_of_a_day_does_not_depend_on_what_else_is_written(tables: Tables, tmp_path: Path) -> None:
     alone = publish(tables, rows_of(B), B)[B]
 
-    among = publish(Tables(root=tmp_path / "other", case="else"), rows_of(C, B, A), A, B, C)[B]
+    among = publish(Tables(root=LocalFolder(tmp_path / "other"), case="else"), rows_of(C, B, A), A, B, C)[B]
     shuffled = rows_of(C, B, A).sample(frac=1, random_state=1).sort_values("day", kind="stable")
     in_another_order = rows_of(C, B, A).iloc[::-1][sorted(SCHEMA.names)].iloc[::-1]
 
@@ -303,7 +304,7 @@ def test_a_reader_sees_whole_days_while_they_are_replaced(tables: Tables) -> Non
 
 
 def _publish_in_a_process(root: Path, days: list[str], barrier: threading.Barrier) -> None:
-    tables = Tables(root=root, case="small")
+    tables = Tables(root=LocalFolder(root), case="small")
     for day in days:
         barrier.wait(30)
         publish(tables, rows_of(day), day)
@@ -316,7 +317,7 @@ def test_two_processes_that_write_different_days_lose_nothing(tables: Tables) ->
     spawning = get_context("spawn")
     barrier = spawning.Barrier(2)
     processes = [
-        spawning.Process(target=_publish_in_a_process, args=(tables.root, part, barrier)) for part in (days[::2], days[1::2])
+        spawning.Process(target=_publish_in_a_process, args=(tables.root.path, part, barrier)) for part in (days[::2], days[1::2])
     ]
     for process in processes:
         process.start()

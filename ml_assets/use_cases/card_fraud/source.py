@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from ml_assets.folders import LocalFolder
 from ml_assets.sources.files import DailyFiles
 from ml_assets.sources.mapping import read_mapping, source_of
-from ml_assets.storage.atomic import replace
-from ml_assets.storage.places import root_folder
+from ml_assets.storage.places import local_folder, root_folder
 from ml_assets.use_case import Batch, Day, Source, shift
 from ml_assets.use_cases.card_fraud.simulator import World, payments
 
@@ -42,7 +42,7 @@ def transactions(settings: Mapping[str, str]) -> Source:
             mapping,
             "transactions",
             settings,
-            landings=_landings(settings),
+            landings=root_folder(settings, "landing/card_fraud"),
             day_column="paid_at",
             known=(*PAYMENT, *PLACES),
             optional=PLACES,
@@ -83,12 +83,10 @@ class SimulatedBank:
         return self._files.read(days)
 
     def _deliver(self, days: Sequence[Day]) -> None:
-        folder = self.folder / self.name
-        folder.mkdir(parents=True, exist_ok=True)
         for day in days:
-            file = folder / f"{day}.csv.gz"
-            if not file.exists():
-                replace(file, _csv(_MADE[self.name](self.world, day)))
+            name = f"{self.name}/{day}.csv.gz"
+            if not (self.folder / name).exists():
+                LocalFolder(self.folder).put(name, _csv(_MADE[self.name](self.world, day)))
 
 
 def _payments(world: World, day: Day) -> pd.DataFrame:
@@ -127,10 +125,6 @@ def _csv(rows: pd.DataFrame) -> bytes:
     return gzip.compress(written.getvalue(), compresslevel=1, mtime=0)
 
 
-def _landings(settings: Mapping[str, str]) -> Path:
-    return root_folder(settings) / "landing" / "card_fraud"
-
-
 def _bank(name: str, settings: Mapping[str, str]) -> SimulatedBank:
     world = World(
         customers=int(settings.get(CUSTOMERS, 5_000)),
@@ -138,6 +132,6 @@ def _bank(name: str, settings: Mapping[str, str]) -> SimulatedBank:
         seed=int(settings.get(SEED, 2018)),
         first_day=START,
     )
-    root = Path(settings.get(DELIVERIES) or root_folder(settings) / "deliveries" / "card_fraud")
+    root = Path(settings.get(DELIVERIES) or local_folder(settings) / "deliveries" / "card_fraud")
     folder = root / f"{world.customers}-customers-{world.terminals}-terminals-seed-{world.seed}"
     return SimulatedBank(name=name, world=world, folder=folder)
