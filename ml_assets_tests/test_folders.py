@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets import folders
+from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources.mapped import MappedFiles
 from ml_assets.use_case import Batch
 from ml_assets_tests.buckets import SECRET, ObjectServer, put, running_gcs, running_s3
