@@ -33,6 +33,7 @@ from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.serving import commands as serving
+from ml_assets.settings import settings
 from ml_assets.sources import landing
 from ml_assets.sources.landing import LandedRows
 from ml_assets.storage.decisions import Manual
@@ -144,7 +145,7 @@ def land(
 ) -> None:
     """Land what arrives in feeds (Kafka, HTTP pages, event streams) until it is interrupted; it goes on where it was."""
     chosen = _case(case)
-    sources = {table.name: table.source(os.environ) for table in chosen.daily_tables}
+    sources = {table.name: table.source(settings()) for table in chosen.daily_tables}
     feeds = {name: source.landing for name, source in sources.items() if isinstance(source, LandedRows)}
     wanted = [name.strip() for name in select.split(",") if name.strip()] or list(feeds)
     if not wanted or set(wanted) - set(feeds):
@@ -269,9 +270,9 @@ def _plain_errors() -> Iterator[None]:
 def _case(name: str) -> UseCase:
     """The use case, with sources that can be opened: a wrong setting is said before anything runs."""
     try:
-        found = find(name, os.environ)
+        found = find(name, settings())
         for table in found.tables:
-            table.source(os.environ)
+            table.source(settings())
         return found
     except (KeyError, ValueError) as error:
         _fail(str(error.args[0]))

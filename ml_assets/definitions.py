@@ -1,8 +1,7 @@
 """What Dagster loads."""
 
-import os
-
 from ml_assets.orchestration.pipeline import build_defs
+from ml_assets.settings import settings
 from ml_assets.use_cases import configured
 
-defs = build_defs(configured(os.environ))
+defs = build_defs(configured(settings()))

@@ -3,7 +3,6 @@
 A step gets a range of days, often one, and there is no second code path for either. `Days` is that range.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from ml_assets.orchestration.planning import Recipe, expected_inputs, known_back
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
 from ml_assets.orchestration.staleness import observations, observations_after, provenance_tags, seen_by_now
 from ml_assets.orchestration.store import Store
+from ml_assets.settings import settings
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
 from ml_assets.stages.clean import accounting_findings, clean
@@ -71,7 +71,7 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
     check = "every_delivered_row_arrived"
 
     def make(days: Days) -> Iterator[Made]:
-        batch = table.source(os.environ).read(days.ready)
+        batch = table.source(settings()).read(days.ready)
         rows = ingest.ingested(batch, table, days.ready)
         columns = tuple(_raw_column(str(name)) for name in rows.columns if name != "day")
         verdicts = audit(

@@ -7,7 +7,6 @@ of the model in force, and the source code that makes it.
 import ast
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ import pandas as pd
 
 import ml_assets
 from ml_assets.orchestration.store import Store
+from ml_assets.settings import settings
 from ml_assets.stages import (
     clean,
     features,
@@ -192,7 +192,7 @@ def _logged(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]
 
 def _source_versions(case: UseCase, table: str) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
     def versions(_: Store, days: Sequence[Day]) -> Mapping[Day, str]:
-        known = case.table(table).source(os.environ).versions(days)
+        known = case.table(table).source(settings()).versions(days)
         return {day: known.get(day, "not there") for day in days}  # a missing file must be tried, so that its check says so
 
     return versions

@@ -7,7 +7,6 @@ cursor holds what was asked for and is not there yet, so that it survives restar
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +15,7 @@ import dagster as dg
 from ml_assets.orchestration.partitions import case_days, contiguous, daily_tables_of
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
 from ml_assets.orchestration.store import Store
+from ml_assets.settings import settings
 from ml_assets.storage.tables import fingerprint
 from ml_assets.use_case import Day, Table, UseCase, WatchedSource
 
@@ -77,7 +77,7 @@ def deliverable(case: UseCase, table: Table) -> list[Day]:
     Raises:
         SourceError: it cannot be asked.
     """
-    source = table.source(os.environ)
+    source = table.source(settings())
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
     days: Sequence[Day] = [day for day in case_days(case).get_partition_keys() if day <= tomorrow]
     if isinstance(source, WatchedSource):

@@ -1,12 +1,12 @@
 """Where everything is kept: one root for tables, models and reports."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from ml_assets.folders import Folder
+from ml_assets.settings import settings
 from ml_assets.storage.models import ModelStore
 from ml_assets.storage.places import ROOT, local_folder, online_address, root_folder
 from ml_assets.storage.predictions import PredictionLog
@@ -21,7 +21,7 @@ class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def _settings(self) -> Mapping[str, str]:
-        return {**os.environ, ROOT: self.root} if self.root else os.environ
+        return {**settings(), ROOT: self.root} if self.root else settings()
 
     @property
     def folder(self) -> Folder:

@@ -1,6 +1,5 @@
 """`ml-assets serve`, `replay` and `keys`: the commands that need no Dagster and start without it."""
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ml_assets.serving.keys import SCOPES, create_key, list_keys, revoke_key
+from ml_assets.settings import settings
 from ml_assets.storage.models import ModelStore
 from ml_assets.storage.online import StoreDownError
 from ml_assets.storage.places import ONLINE_STORE, local_folder, online_address, root_folder
@@ -38,25 +38,25 @@ def serve(
     """Score events over HTTP: POST /v1/CASE/score; /docs describes the rest, / shows what happens."""
     from ml_assets.serving.server import Settings, serve
 
-    root = root_folder(os.environ)
+    root = root_folder(settings())
     chosen = tuple(_case(name).name for name in cases or _deployed(ModelStore(root=root)))
     if not chosen:
         _fail(f"no model is deployed in {root.place()}: ml-assets run CASE, or set ML_ASSETS_ROOT to where one is")
-    settings = Settings(
+    service = Settings(
         cases=chosen,
         root=root.place(),
-        local=str(local_folder(os.environ)),
-        store=store or online_address(os.environ),
+        local=str(local_folder(settings())),
+        store=store or online_address(settings()),
         host=host,
         port=port,
         workers=workers,
         requests_a_second=requests_a_second,
     )
     out.print(
-        f"{', '.join(chosen)} at http://{host}:{port} (/docs, /readyz, /metrics); online store {_without_password(settings.store)}"
+        f"{', '.join(chosen)} at http://{host}:{port} (/docs, /readyz, /metrics); online store {_without_password(service.store)}"
     )
     try:
-        serve(settings)
+        serve(service)
     except (ValueError, StoreDownError) as error:
         _fail(str(error))
 
@@ -79,7 +79,7 @@ def replay(
     chosen = _case(case)
     wanted = _days(chosen, day, days)
     try:
-        calls, rejected = calls_of(chosen, wanted, dict(os.environ))
+        calls, rejected = calls_of(chosen, wanted, dict(settings()))
     except (ValueError, OSError) as error:
         _fail(str(error))
     if not calls:
@@ -152,7 +152,7 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose key.", metavar="NAME"
 
 
 def _keys_file() -> Path:
-    return local_folder(os.environ) / "serving" / "keys.json"
+    return local_folder(settings()) / "serving" / "keys.json"
 
 
 def _deployed(models: ModelStore) -> Sequence[str]:
@@ -161,7 +161,7 @@ def _deployed(models: ModelStore) -> Sequence[str]:
 
 def _case(name: str) -> UseCase:
     try:
-        return find(name, os.environ)
+        return find(name, settings())
     except (KeyError, ValueError) as error:
         _fail(str(error.args[0]))
 

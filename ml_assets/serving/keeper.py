@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from ml_assets.settings import settings
 from ml_assets.stages.kept import MICROSECOND
 from ml_assets.stages.online_state import SEEN_UNTIL, SINCE_EVER, drop_old, refuse_old
 from ml_assets.storage.online import OnlineStore, StoreDownError, open_store
@@ -97,7 +98,7 @@ def _run(cases: Sequence[str], address: str, log_config: Mapping[str, Any], pare
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the service, which ends this process
     os.nice(19)
     logging.config.dictConfig(dict(log_config))
-    keepers = [Keeper(case=case, store=open_store(address, case.name)) for case in (find(each, os.environ) for each in cases)]
+    keepers = [Keeper(case=case, store=open_store(address, case.name)) for case in (find(each, settings()) for each in cases)]
     told: dict[str, str] = {}
     while os.getppid() == parent:
         for keeper in keepers:

@@ -140,15 +140,17 @@ def build(settings: Settings) -> Any:
     from ml_assets.serving.keys import KeyRing
     from ml_assets.serving.live import InForce
     from ml_assets.serving.scorer import Scorer
+    from ml_assets.settings import settings as known_settings
     from ml_assets.storage.models import ModelStore
     from ml_assets.storage.online import open_store
     from ml_assets.storage.predictions import LogWriter, PredictionLog
     from ml_assets.use_cases import find
 
-    root, local = folder_at(settings.root, Path(), os.environ), Path(settings.local or settings.root)
+    told = known_settings()
+    root, local = folder_at(settings.root, Path(), told), Path(settings.local or settings.root)
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
     scorers = {}
-    for case in (find(each, os.environ) for each in settings.cases):
+    for case in (find(each, told) for each in settings.cases):
         scorers[case.name] = Scorer(
             case=case,
             store=open_store(settings.store, case.name),
