@@ -4,9 +4,14 @@ The payments of 60 simulated customers lie in the reader's own files, one a day,
 """
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +30,8 @@ from ml_assets_tests.brokers import Broker, running_noida
 from ml_assets_tests.end_to_end.conftest import open_instance
 from ml_assets_tests.serving import conftest as serving
 
+PROJECT = Path(__file__).parents[2]
+DAGSTER = (sys.executable, "-W", "ignore", "-m")
 START = "2018-04-01"
 DAYS = day_range(START, shift(START, 9))
 DELIVERED, REPORTED, FOLLOW_UP = "transactions_delivered", "chargebacks_delivered", "follow_up"
@@ -286,3 +293,61 @@ def test_a_payment_in_kafka_is_scored_with_no_hand_and_known_by_its_offset(make_
     rows = team.store.tables(team.case).read("transactions", [DAYS[-1]]).set_index("event_id")
     row = rows.loc["the-new-one"]
     assert (row["source_file"], row["source_row"]) == ("payments/0", -(-len(messages) // 2)), "topic, partition and offset"
+
+
+@contextmanager
+def daemon(environment: dict[str, str], log: Path) -> Iterator[None]:
+    """Dagster's own, with the project's workspace."""
+    command = [*DAGSTER, "dagster._daemon", "run", "-w", str(PROJECT / "workspace.yaml")]
+    with log.open("wb") as opened:
+        process = subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=opened, stderr=opened, start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def until(true: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.5)
+
+
+def test_the_daemon_alone_takes_a_payment_from_kafka_to_its_score(
+    make_team: Any, broker: Broker, record_property: Callable[[str, object], None]
+) -> None:
+    kafka = f'[kafka]\n"bootstrap.servers" = "{broker.settings["bootstrap.servers"]}"'
+    team = make_team(kafka, 'topic = "by-daemon"')
+    broker.make("by-daemon")
+    messages = ROWS.drop(columns="day").to_dict("records")
+    broker.send("by-daemon", messages)
+    for name in (DELIVERED, REPORTED, FOLLOW_UP):
+        team.settle(name)
+    team.deploy()
+    team.settle(FOLLOW_UP)
+    runs_before = team.instance.get_runs_count()
+
+    environment = {**os.environ, **team.settings, "DAGSTER_HOME": str(team.instance.root_directory), "PYTHONPATH": str(PROJECT)}
+    names = [f"card_fraud__{name}" for name in (DELIVERED, REPORTED, FOLLOW_UP)]
+    for name in names:
+        command = [*DAGSTER, "dagster", "sensor", "start", name, "-w", str(PROJECT / "workspace.yaml"), "-l", "ml_assets"]
+        subprocess.run(command, env=environment, cwd=PROJECT, check=True, capture_output=True)
+    new = {**messages[-1], "id": "the-new-one", "at": f"{DAYS[-1]}T23:59:59Z"}
+    log = team.place / "daemon.log"
+    with daemon(environment, log):
+        until(lambda: b"SensorDaemon" in log.read_bytes(), seconds=60)
+        begin = time.monotonic()
+        broker.send("by-daemon", [new], partitions=1)
+        until(lambda: "the-new-one" in set(team.store.tables(team.case).read("scores", [DAYS[-1]])["event_id"]), seconds=240)
+        record_property("seconds from Kafka to the score", round(time.monotonic() - begin))
+        time.sleep(module.EVERY_SECONDS + 5)
+
+    row = team.store.tables(team.case).read("transactions", [DAYS[-1]]).set_index("event_id").loc["the-new-one"]
+    assert (row["source_file"], row["source_row"]) == ("by-daemon/0", -(-len(messages) // 2)), "topic, partition and offset"
+    runs = team.instance.get_runs()[: team.instance.get_runs_count() - runs_before]
+    for run in runs:
+        assert run.is_success, run.tags
+        assert run.tags["dagster/asset_partition_range_start"] == run.tags["dagster/asset_partition_range_end"] == DAYS[-1]
+    assert sorted(run.tags["dagster/sensor_name"] for run in runs) == [f"card_fraud__{name}" for name in (FOLLOW_UP, DELIVERED)]
