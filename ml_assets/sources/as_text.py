@@ -52,6 +52,8 @@ def time_text(values: pa.Array, timezone: str, delay: timedelta) -> pa.Array:
     Raises:
         ValueError: the values are of another type.
     """
+    if _IS.is_string(values.type) and not delay and _all_in_utc(values) is not None:
+        return values
     moments = _moments(values, timezone, delay)
     in_utc = moments.instant.dt.tz_localize(None)
     shown = in_utc.where(moments.placed, moments.clock)
@@ -105,6 +107,9 @@ def _within(times: pd.Series, timezone: str) -> pd.Series:
 def _given(values: pa.Array) -> tuple[pd.Series, pd.Series]:
     """Instants in UTC of the values that say which they are, and clock times of the others."""
     if _IS.is_string(values.type):
+        if (in_utc := _all_in_utc(values)) is not None:
+            instants: pd.Series = in_utc.to_pandas()
+            return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]")
         # One time with nanoseconds would have all of them parsed as such, which range from 1677 to 2262 only.
         text = pc.replace_substring_regex(values, r"(\.[0-9]{6})[0-9]+", r"\1")
         instants = _parsed(text, f"{_DATE}{_CLOCK}{_OFFSET}$")
@@ -120,10 +125,23 @@ def _given(values: pa.Array) -> tuple[pd.Series, pd.Series]:
     return (nothing, times.dt.tz_localize(None)) if values.type.tz is None else (times, nothing.dt.tz_localize(None))
 
 
+def _all_in_utc(text: pa.Array) -> pa.Array | None:
+    """The instants, if each is written like 2018-04-01T09:30:00Z, as most are: Arrow reads these twenty times as fast as pandas.
+
+    It takes some that are no such times, but none with a colon and a Z where these have them.
+    """
+    if not pc.all(pc.and_(pc.ends_with(text, "Z"), pc.equal(pc.utf8_slice_codeunits(text, 13, 14), ":"))).as_py():
+        return None
+    try:
+        return pc.cast(text, pa.timestamp("us", "UTC"))
+    except pa.ArrowInvalid:
+        return None
+
+
 def _parsed(text: pa.Array, pattern: str) -> pd.Series:
     """The times of the texts of this pattern, in UTC unless they have an offset."""
     fitting = pc.if_else(pc.match_substring_regex(text, pattern), text, None).to_pandas()
-    times: pd.Series = pd.to_datetime(fitting, utc=True, format="ISO8601", errors="coerce").dt.as_unit("us")
+    times: pd.Series = pd.to_datetime(fitting, utc=True, format="ISO8601", errors="coerce", cache=False).dt.as_unit("us")
     return times
 
 
