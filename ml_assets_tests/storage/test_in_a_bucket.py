@@ -3,9 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import obstore
@@ -13,11 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ml_assets.folders import Bucket, Folder, LocalFolder, folder_at
+from ml_assets import folders
+from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.storage.models import ModelStore
 from ml_assets.storage.predictions import LogWriter, PredictionLog
 from ml_assets.storage.tables import Tables
-from ml_assets_tests.buckets import ObjectServer, running_s3
+from ml_assets_tests.buckets import BUCKET, ObjectServer, running_gcs, running_s3
+from ml_assets_tests.google_writes import writing_to
 
 SCHEMA = pa.schema({"day": pa.string(), "x": pa.int64()})
 FILES = {"model.txt": b"tree\n" * 100, "empty": b""}
@@ -30,16 +31,23 @@ def server() -> Iterator[ObjectServer]:
         yield server
 
 
-@pytest.fixture(params=["bucket", "folder"])
-def root_of(request: pytest.FixtureRequest, server: ObjectServer, tmp_path: Path) -> Callable[[], Folder]:
+@pytest.fixture(scope="module")
+def google() -> Iterator[Mapping[str, str]]:
+    """Settings of a server of Google's protocol that can be written to."""
+    with running_gcs() as server, writing_to(server.settings["STORAGE_EMULATOR_HOST"]) as url:
+        yield {"STORAGE_EMULATOR_HOST": url}
+
+
+@pytest.fixture(params=["s3", "gs", "folder"])
+def root_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Folder]:
     """The same root for each writer, who has a connection of his own."""
     if request.param == "folder":
         return lambda: LocalFolder(tmp_path)
+    settings = request.getfixturevalue("server").settings if request.param == "s3" else request.getfixturevalue("google")
 
     def opened() -> Folder:
-        root = folder_at(server.address(request.node.originalname), Path(), server.settings)
-        assert isinstance(root, Bucket)
-        return replace(root, store=server.store(request.node.originalname), known={})
+        folders._bucket.cache_clear()
+        return folder_at(f"{request.param}://{BUCKET}/{request.node.originalname}", Path(), settings)
 
     return opened
 
