@@ -32,6 +32,7 @@ from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY
+from ml_assets.scaffold import commands as scaffold
 from ml_assets.serving import commands as serving
 from ml_assets.settings import settings
 from ml_assets.sources import landing
@@ -43,7 +44,7 @@ from ml_assets.use_cases import find
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 models = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
-app.registered_commands += serving.app.registered_commands
+app.registered_commands += [*serving.app.registered_commands, *scaffold.app.registered_commands]
 app.registered_groups += serving.app.registered_groups
 
 DAILY = "the daily assets, in the order in which they depend on each other"

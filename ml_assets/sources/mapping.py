@@ -50,6 +50,7 @@ or in the pages of an HTTP interface (`sources.http.Pages`), or in server-sent e
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -66,7 +67,7 @@ from ml_assets.sources.kafka import Topic
 from ml_assets.sources.landing import Feed, LandedRows, Landing
 from ml_assets.sources.mapped import SUFFIXES, MappedFiles
 from ml_assets.sources.sql import SqlRows
-from ml_assets.use_case import Day
+from ml_assets.use_case import Day, UseCase, shift
 
 
 def _day(value: object) -> Day:
@@ -240,6 +241,31 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         return FileMapping.model_validate({**own, "tables": tables, "file": file})
     except ValidationError as error:
         raise ValueError(f"{file}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
+
+
+def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str) -> UseCase:
+    """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it.
+
+    Args:
+        setting: names the TOML file; without it the case stays as it is.
+
+    Raises:
+        ValueError: no model can go live when the file says.
+    """
+    if not settings.get(setting):
+        return case
+    mapping = read_mapping(Path(settings[setting]), settings)
+    split = case.split
+    needed = split.minimum_training_days + split.holdout_days + 2 * split.embargo_days
+    earliest = shift(mapping.start, needed)
+    first = mapping.first_go_live or case.week_of(shift(earliest, 6))
+    if first < earliest:
+        raise ValueError(
+            f"{mapping.file}: first_go_live is {first}, expected {earliest} or later: a model needs the {needed} days before it, "
+            f"and the files begin on {mapping.start}"
+        )
+    split = replace(split, first_go_live=first, weekday=date.fromisoformat(first).weekday())
+    return replace(case, start=mapping.start, end=mapping.end, split=split)
 
 
 def source_of(

@@ -1,12 +1,23 @@
-"""The prediction problems that the platform serves. A new one is a folder here and its name in `USE_CASES`."""
+"""The prediction problems that the platform serves. A new one is a folder here and its name in `NAMES`."""
 
 from collections.abc import Mapping
+from importlib import import_module
 
 from ml_assets.use_case import UseCase
-from ml_assets.use_cases.card_fraud import CARD_FRAUD
-from ml_assets.use_cases.flight_delays import FLIGHT_DELAYS
 
-USE_CASES: tuple[UseCase, ...] = (FLIGHT_DELAYS, CARD_FRAUD)
+NAMES = (
+    "flight_delays",
+    "card_fraud",
+)
+"""Of folders here. Each declares a `UseCase` under its own name in capital letters."""
+
+
+def _declared(name: str) -> UseCase:
+    found: UseCase = getattr(import_module(f"{__name__}.{name}"), name.upper())
+    return found
+
+
+USE_CASES: tuple[UseCase, ...] = tuple(_declared(name) for name in NAMES)
 
 
 def configured(settings: Mapping[str, str]) -> tuple[UseCase, ...]:

@@ -1,12 +1,10 @@
 """Is this payment a fraud? Asked at the moment of the payment; the truth comes a week later, or later still."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import timedelta
 
-from ml_assets.sources.mapping import read_mapping
-from ml_assets.use_case import AlertsPerDay, Gate, Investigation, Range, Reported, Search, Slice, Split, Training, UseCase, shift
+from ml_assets.sources.mapping import for_own_files
+from ml_assets.use_case import AlertsPerDay, Gate, Investigation, Range, Reported, Search, Slice, Split, Training, UseCase
 from ml_assets.use_cases.card_fraud.features import FEATURES
 from ml_assets.use_cases.card_fraud.schema import CHARGEBACKS, SETTLED_AFTER, TIMEZONE, TRANSACTIONS
 from ml_assets.use_cases.card_fraud.source import FILES, START
@@ -14,22 +12,9 @@ from ml_assets.use_cases.card_fraud.source import FILES, START
 WEDNESDAY = 2
 
 
-def for_own_files(case: UseCase, settings: Mapping[str, str]) -> UseCase:
-    """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it."""
-    if not settings.get(FILES):
-        return case
-    mapping = read_mapping(Path(settings[FILES]), settings)
-    split = case.split
-    needed = split.minimum_training_days + split.holdout_days + 2 * split.embargo_days
-    earliest = shift(mapping.start, needed)
-    first = mapping.first_go_live or case.week_of(shift(earliest, 6))
-    if first < earliest:
-        raise ValueError(
-            f"{mapping.file}: first_go_live is {first}, expected {earliest} or later: a model needs the {needed} days before it, "
-            f"and the files begin on {mapping.start}"
-        )
-    split = replace(split, first_go_live=first, weekday=date.fromisoformat(first).weekday())
-    return replace(case, start=mapping.start, end=mapping.end, split=split)
+def configure(case: UseCase, settings: Mapping[str, str]) -> UseCase:
+    """The case for the days that the reader's own deliveries say they hold."""
+    return for_own_files(case, settings, FILES)
 
 
 CARD_FRAUD = UseCase(
@@ -99,5 +84,5 @@ CARD_FRAUD = UseCase(
             logistic=(Range(name="inverse_penalty", low=1e-4, high=10.0, log=True),),
         ),
     ),
-    configure=for_own_files,
+    configure=configure,
 )

@@ -1,0 +1,110 @@
+"""The five files of a use case, as text, and how they get into the project: all of them and its name, or nothing.
+
+Belongs here: templates and places. Does not: what the file of events says (`scaffold.infer`).
+"""
+
+import keyword
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import ml_assets.use_cases
+from ml_assets.scaffold.infer import Inferred
+
+FILES = ("__init__.py", "source.py", "schema.py", "features.py", "README.md")
+USE_CASES = Path(ml_assets.use_cases.__file__).parent
+_NAMES = re.compile(r"(?<=^NAMES = \(\n)(    \"\w+\",\n)+(?=\))", re.MULTILINE)
+
+
+class CannotWriteError(ValueError):
+    """The case cannot be added; the message says why, and nothing was changed."""
+
+
+def texts(name: str, found: Inferred) -> dict[str, str]:
+    """What each file says, by its name."""
+    templates = Environment(
+        loader=PackageLoader("ml_assets.scaffold"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # it is no HTML
+    )
+    said = _said(name, found)
+    return {file: templates.get_template(f"{file}.j2").render(said) for file in FILES}
+
+
+def add(name: str, found: Inferred, *, folder: Path = USE_CASES) -> Path:
+    """Writes the case and adds its name to `NAMES` of the use cases; returns its folder.
+
+    Raises:
+        CannotWriteError: the name cannot be used, or the case does not load.
+    """
+    require_free(name, folder)
+    register = folder / "__init__.py"
+    before = register.read_text(encoding="utf-8")
+    after, changed = _NAMES.subn(lambda names: f'{names[0]}    "{name}",\n', before)
+    if changed != 1:
+        raise CannotWriteError(f"{register} has no list NAMES = (…) with a name a line: add {name!r} by hand")
+    beside, place = folder / f".{uuid4().hex}", folder / name
+    beside.mkdir()
+    try:
+        for file, text in texts(name, found).items():
+            (beside / file).write_text(text, encoding="utf-8")
+        beside.rename(place)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    written = register.with_name(f".{uuid4().hex}")
+    written.write_text(after, encoding="utf-8")
+    written.replace(register)
+    if fault := _fault(folder.parents[1]):
+        register.write_text(before, encoding="utf-8")
+        shutil.rmtree(place)
+        raise CannotWriteError(f"{name} was written, but does not load, and was taken away again: {fault}")
+    return place
+
+
+def require_free(name: str, folder: Path = USE_CASES) -> None:
+    """Raises CannotWriteError unless a case of that name can be added."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise CannotWriteError(f"{name!r} cannot be the name of a case: expected small letters, digits and _, such as late_orders")
+    if (folder / name).exists() or (folder / f"{name}.py").exists():
+        raise CannotWriteError(f"{folder / name} is there already: choose another name, or remove it")
+
+
+def _fault(project: Path) -> str:
+    """Why the use cases do not load, "" when they do."""
+    command = [sys.executable, "-c", "import ml_assets.use_cases"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
+
+
+def _said(name: str, found: Inferred) -> dict[str, Any]:
+    kept = (*found.entities, *found.numbers, *found.categories, *found.after)
+    label_column = found.label.name if found.label.name not in {each.name for each in kept} else "label"
+    sliced = [each.name for each in found.categories if not each.nullable]
+    return {
+        **{field: getattr(found, field) for field in found.__slots__},
+        "name": name,
+        "constant": name.upper(),
+        "title": name.replace("_", " ").capitalize(),
+        "setting": f"ML_ASSETS_{name.upper()}_FILES",
+        "label_column": label_column,
+        "delivered": (found.id, found.time, found.label, *kept),
+        "kept": kept,
+        "facts": found.facts if found.entities else (),
+        "nullable": [each for each in (*found.numbers, *found.categories) if each.nullable],
+        "types": {"STRING": "STRING", "INT64": "INT", "FLOAT64": "FLOAT"},
+        "climatology": sliced[0] if sliced else "hour",
+        "slices": sliced[0] if sliced else "",
+        "embargo_days": found.embargo_days,
+        "known_after_seconds": int(found.known_after.total_seconds()),
+        "floor": max(0.01, round(found.positive_share, 2)),
+        "alert_share": min(0.99, max(0.01, round(found.positive_share, 2))),
+        "min_data_in_leaf": min(100, max(10, found.rows // 1000)),
+    }
