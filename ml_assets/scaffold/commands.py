@@ -59,7 +59,7 @@ def new(
 
 
 def _tell(name: str, found: Inferred, place: Path) -> None:
-    out.print(f"[bold]{place}[/]: {found.rows:,} events from {found.start} to the day before {found.end}")
+    out.print(f"[bold]{place}[/]: {found.rows:,} events from {found.start} to the day before {found.end}", soft_wrap=True)
     for what, columns in (
         ("id", [found.id.source]),
         ("time", [f"{found.time.source} ({found.timezone})"]),
@@ -72,7 +72,7 @@ def _tell(name: str, found: Inferred, place: Path) -> None:
     ):
         if columns:
             out.print(f"  {what:<12}{escape(', '.join(columns))}", soft_wrap=True)
-    out.print(f"  {'live from':<12}{found.first_go_live}, a Monday: the first model learns from the days before it")
+    out.print(f"  {'live from':<12}{found.first_go_live}, a Monday: the first model learns from the days before it", soft_wrap=True)
     out.print(f"Read {place / 'README.md'}, then: ml-assets run {name}", soft_wrap=True)
 
 

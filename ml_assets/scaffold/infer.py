@@ -63,8 +63,9 @@ class Found:
     dtype: str
     """`STRING`, `INT64` or `FLOAT64`."""
     nullable: bool
+    whole: bool = False
     hundredths: bool = False
-    """Whether a number has at most two decimals, as money has."""
+    """Whether a number has two decimals at most, as money has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +102,7 @@ class Inferred:
     @property
     def facts(self) -> tuple[Found, ...]:
         """Numbers of which an entity's past is told: whole ones, and money."""
-        return tuple(each for each in self.numbers if each.dtype == "INT64" or each.hundredths)[:MOST_FACTS]
+        return tuple(each for each in self.numbers if each.whole or each.hundredths)[:MOST_FACTS]
 
 
 def infer(file: Path, wishes: Wishes) -> Inferred:
@@ -286,11 +287,10 @@ def _found(source: str, name: str, column: pa.ChunkedArray, text: pa.Array | Non
         return "is a time"
     numbers = None if pa.types.is_boolean(column.type) else pd.to_numeric(known.to_pandas(), errors="coerce")
     if numbers is not None and numbers.notna().all() and numbers.abs().max() < 2**53:
-        whole = bool((numbers % 1 == 0).all()) and not nullable and not pa.types.is_floating(column.type)
+        whole = bool((numbers % 1 == 0).all())
         money = bool(((100 * numbers).round() / 100 == numbers).all()) and float(numbers.abs().max()) < 1e12
-        return Found(
-            name=name, source=source, dtype="INT64" if whole else "FLOAT64", nullable=nullable, hundredths=money and not whole
-        )
+        dtype = "INT64" if whole and not nullable and not pc.any(pc.match_substring(known, ".")).as_py() else "FLOAT64"
+        return Found(name=name, source=source, dtype=dtype, nullable=nullable, whole=whole, hundredths=money and not whole)
     if (values := len(pc.unique(known))) > MOST_CATEGORIES:
         return f"is a text with {values:,} values: name it with --entity if events have it in common"
     return Found(name=name, source=source, dtype="STRING", nullable=nullable)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from uuid import uuid4
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ml_assets.use_cases
-from ml_assets.scaffold.infer import Inferred
+from ml_assets.scaffold.infer import Found, Inferred
 
 FILES = ("__init__.py", "source.py", "schema.py", "features.py", "README.md")
 USE_CASES = Path(ml_assets.use_cases.__file__).parent
@@ -34,6 +35,7 @@ def texts(name: str, found: Inferred) -> dict[str, str]:
         keep_trailing_newline=True,
         autoescape=False,  # it is no HTML
     )
+    templates.filters["tuples"] = _tuple
     said = _said(name, found)
     return {file: templates.get_template(f"{file}.j2").render(said) for file in FILES}
 
@@ -82,6 +84,15 @@ def _fault(project: Path) -> str:
     command = [sys.executable, "-c", "import ml_assets.use_cases"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
+
+
+def _tuple(columns: Sequence[Found], indent: int = 0, *, of_tuples: bool = False) -> str:
+    """Names as Python writes them: a few in a line each, one beside its brackets."""
+    names = [f'("{each.name}",)' if of_tuples else f'"{each.name}"' for each in columns]
+    if len(names) < 2:
+        return f"({names[0]},)" if names else "()"
+    lines = "".join(f"{' ' * (indent + 4)}{name},\n" for name in names)
+    return f"(\n{lines}{' ' * indent})"
 
 
 def _said(name: str, found: Inferred) -> dict[str, Any]:
