@@ -43,7 +43,7 @@ def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
         yield dg.AssetSpec(
             [case.name, recipe.also_named],
             deps=deps,
-            description=_DESCRIPTIONS["delivered" if not deps else recipe.also_named],
+            description=_DESCRIPTIONS.get(recipe.also_named, _DESCRIPTIONS["delivered"]),
             group_name=f"{case.name}/observed",
             kinds={"observed"},
             owners=[case.owner],

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
-from ml_assets.sources.mapping import read_mapping
+from ml_assets.sources.mapping import extracts_of, read_mapping
 from ml_assets.use_case import AlertsPerDay, Gate, Investigation, Range, Reported, Search, Slice, Split, Training, UseCase, shift
 from ml_assets.use_cases.card_fraud.features import FEATURES
 from ml_assets.use_cases.card_fraud.schema import CHARGEBACKS, SETTLED_AFTER, TIMEZONE, TRANSACTIONS
@@ -29,7 +29,8 @@ def for_own_files(case: UseCase, settings: Mapping[str, str]) -> UseCase:
             f"and the files begin on {mapping.start}"
         )
     split = replace(split, first_go_live=first, weekday=date.fromisoformat(first).weekday())
-    return replace(case, start=mapping.start, end=mapping.end, split=split)
+    extracts = extracts_of(mapping, {"transactions": "paid_at", "chargebacks": "reported_at"})
+    return replace(case, start=mapping.start, end=mapping.end, split=split, extracts=extracts)
 
 
 CARD_FRAUD = UseCase(
