@@ -4,6 +4,7 @@ moto itself calls every run of a job a success and runs nothing. What is not AWS
 what a job has installed.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import dagster._core.pipes.utils
 import dagster_aws.pipes.clients.glue
 import obstore
 import pytest
@@ -55,8 +57,13 @@ class Aws:
             region_name=settings["AWS_REGION"],
         )
 
+    def let_nobody_in(self) -> None:
+        """As if nobody knew the key."""
+        self.post("/moto-api/reset-auth", b"0")
+
     def post(self, path: str, content: bytes = b"") -> None:
-        urllib.request.urlopen(urllib.request.Request(self.settings["AWS_ENDPOINT_URL"] + path, data=content, method="POST")).close()
+        url, kind = self.settings["AWS_ENDPOINT_URL"] + path, {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, data=content, headers=kind, method="POST")).close()
 
     def objects(self) -> dict[str, bytes]:
         folder = folder_at(f"s3://{BUCKET}", Path(), self.settings)
@@ -76,6 +83,7 @@ class Aws:
 @contextmanager
 def running_aws() -> Iterator[Aws]:
     """A server with one bucket. Its settings have to be in the environment, for those that read them there and for the jobs."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -94,14 +102,18 @@ def running_aws() -> Iterator[Aws]:
         patched.setattr(S3Backend, "put_object", _put(aws))
         # The client asks every five seconds how the job is.
         patched.setattr(dagster_aws.pipes.clients.glue, "time", SimpleNamespace(sleep=lambda _: time.sleep(0.2)))
+        # So long it waits for what a job that was killed might still say.
+        patched.setattr(dagster._core.pipes.utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 1)
         try:
             aws.post("/moto-api/reset")  # what it holds is the process's
+            aws.post("/moto-api/reset-auth", b"inf")
             aws.client("s3").create_bucket(Bucket=BUCKET)
             yield aws
         finally:
             for script in aws.scripts:
                 script.kill()
                 script.wait()
+            aws.post("/moto-api/reset-auth", b"inf")
             server.stop()
 
 
