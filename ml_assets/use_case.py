@@ -161,6 +161,27 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Extract:
+    """A job elsewhere that writes the files of a table, one for each day. It is started for a day once, and again when somebody asks."""
+
+    table: str
+    job: str
+    arguments: Mapping[str, str]
+    """What the job is told besides the days; whoever may see the job may read them."""
+    to: str
+    """Address of a day's file, with `{day}` in it."""
+    time: str
+    """The column by which a row has its day, in `timezone`."""
+    timezone: str
+    readers: Mapping[str, int]
+    """Tables whose rows come from these files, and how many days after a file's day these may be: 0 for `table` itself."""
+
+    @property
+    def name(self) -> str:
+        return f"extract_{self.table}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
     """Something that becomes known about an entity at a time: a whole-number value in a column of a clean table."""
 
@@ -459,6 +480,7 @@ class UseCase:
     gate: Gate
     training: Training
     investigation: Investigation | None = None
+    extracts: tuple[Extract, ...] = ()
     scores_without_state: bool = False
     """Whether the online scorer, while its store is down, scores with what it does not know missing, and says so; or does not score."""
     configure: Callable[["UseCase", Mapping[str, str]], "UseCase"] | None = None
@@ -469,6 +491,10 @@ class UseCase:
             if table.name == name:
                 return table
         raise KeyError(f"use case {self.name} has no table {name!r}; it has {', '.join(t.name for t in self.tables)}")
+
+    def extract_read_by(self, table: str) -> Extract | None:
+        """The job that writes what a table is read from."""
+        return next((extract for extract in self.extracts if table in extract.readers), None)
 
     @property
     def event_table(self) -> Table:

@@ -42,7 +42,10 @@ class Days:
     store: Store
     tables: Tables
     inputs: dict[Day, str]
-    log: Callable[[str], None]
+    context: dg.AssetExecutionContext
+
+    def log(self, text: str) -> None:
+        self.context.log.info(text)
 
     @property
     def ready(self) -> list[Day]:
@@ -62,6 +65,11 @@ class Days:
         wanted = {shift(day, offset) for day in self.ready for offset in (range(-back, ahead + 1))}
         return self.tables.read(table, set(self.tables.ledger(table)) & wanted)
 
+    def figures(self, table: str, column: str) -> dict[Day, int]:
+        """A column of a table that has a row a day."""
+        rows = self.tables.read(table, self.ready)
+        return {str(day): int(value) for day, value in zip(rows["day"], rows[column], strict=True)}
+
 
 Stage = Callable[[Days], Iterator[Made]]
 
@@ -71,6 +79,8 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
     check = "every_delivered_row_arrived"
 
     def make(days: Days) -> Iterator[Made]:
+        extract = case.extract_read_by(table.name)
+        written = days.figures(extract.name, "rows") if extract and extract.table == table.name else None
         batch = table.source(settings()).read(days.ready)
         rows = ingest.ingested(batch, table, days.ready)
         columns = tuple(_raw_column(str(name)) for name in rows.columns if name != "day")
@@ -79,7 +89,7 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
             days=days.ready,
             columns=columns,
             key=["source_file", "source_row"],
-            also=ingest.delivery_findings(batch, table, days.ready),
+            also=ingest.delivery_findings(batch, table, days.ready, written=written),
         )
         days.log(f"{len(rows):,} rows read for {len(days.ready)} days, {len(batch.problems)} of them with problems")
         yield Made(table=table.raw_name, rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
@@ -305,8 +315,7 @@ def stage(
         seen = seen_by_now(case, context.instance, known)  # before the ledgers are read: what comes in between is news
         inputs, held_back = expected_inputs(case, store, known, asked)
         provenance = provenance_tags(case, store, known, list(inputs), seen)
-        log = context.log.info
-        days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, log=log)
+        days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, context=context)
         for part in days.parts(bound):
             for made in make(part):
                 yield from publish(context, days.tables, made, specs[made.table], provenance)
@@ -359,10 +368,11 @@ def _kind_of(case: UseCase, table: str) -> str:
         kinds = {declared.raw_name: "raw", declared.name: "clean", declared.rejected_name: "rejected"}
         if table in kinds:
             return kinds[table]
-    return table
+    return "extract" if table in [extract.name for extract in case.extracts] else table
 
 
 _DESCRIPTIONS = {
+    "extract": "What a job elsewhere wrote of each day before it is read here: which file, how many rows, which version.",
     "raw": "Rows exactly as delivered, as text, with the file, row and version they came from.",
     "clean": "Typed and repaired rows without duplicates, each keeping the contract of the schema.",
     "rejected": "Rows that break the contract: reason and original content. Nothing is thrown away.",

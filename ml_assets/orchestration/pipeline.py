@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from ml_assets.orchestration import backtest, daily, online, sensors, staleness, weekly
+from ml_assets.orchestration import backtest, daily, extracts, online, sensors, staleness, weekly
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
 
 def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
     """Every asset of a case, from source to score."""
+    for extract in case.extracts:
+        yield extracts.extract_asset(case, extract)
     for table in case.tables:
         yield daily.raw_asset(case, table)
         yield daily.clean_asset(case, table)

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -116,7 +116,9 @@ def not_made_from(case: UseCase, store: Store, recipe: Recipe, made_from: Mappin
 
 def recipes(case: UseCase) -> dict[str, Recipe]:
     """How every table of a case is made, in the order of the data's way."""
-    found = []
+    found = [
+        Recipe(table=extract.name, inputs=(), code=fingerprint({**asdict(extract), "readers": ""})) for extract in case.extracts
+    ]
     for table in case.tables:
         delivered, columns = (
             fingerprint(table.delivered),
@@ -124,7 +126,8 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
         )
         code = code_of(ingest, quality, table.source) + delivered
         versions = _source_versions(case, table.name)
-        found.append(Recipe(table=table.raw_name, inputs=(), code=code, also=versions, also_named=f"delivered_{table.name}"))
+        extracted, named = tuple(_extracted(case, table.name)), f"delivered_{table.name}"
+        found.append(Recipe(table=table.raw_name, inputs=extracted, code=code, also=versions, also_named=named))
         raw = Input(table=table.raw_name, whole=not table.daily)
         found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive) + delivered + columns))
     settling, code = Input(table=case.events, back=case.settled_days), code_of(labels, quality) + fingerprint(case.label)
@@ -164,6 +167,12 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
     )
     found += _online_recipes(case, dimensions)
     return {recipe.table: recipe for recipe in found}
+
+
+def _extracted(case: UseCase, table: str) -> Iterator[Input]:
+    """The days that a job has to write before a table is read. The version of its files decides, not what the job says about them."""
+    if extract := case.extract_read_by(table):
+        yield Input(table=extract.name, back=extract.readers[table], required=extract.table == table, hashed=False)
 
 
 def _online_recipes(case: UseCase, dimensions: tuple[Input, ...]) -> Iterator[Recipe]:

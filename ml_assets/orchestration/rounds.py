@@ -107,9 +107,11 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
         changed = any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name))
         if changed or _without_its_rejected(runner, table):
             runner.run([table.raw_name, table.name, table.rejected_name], WHOLE, WHOLE, title=table.name)
-    before = [
-        name for name, recipe in known.items() if name not in AFTER_DEPLOYMENT and not _undated(case, name) and not recipe.on_demand
-    ]
+    extracts = [extract.name for extract in case.extracts]
+    for name in extracts:  # each by itself: no job is started for a day because something else of the day is stale
+        _settle(runner, [known[name]], days)
+    apart = {*AFTER_DEPLOYMENT, *extracts}
+    before = [name for name, recipe in known.items() if name not in apart and not _undated(case, name) and not recipe.on_demand]
     _settle(runner, [known[name] for name in before], days)
     possible, missing = possible_weeks(case, runner.store, weeks)
     for reason in missing:

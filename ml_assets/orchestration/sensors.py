@@ -17,7 +17,7 @@ from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_f
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.storage.tables import fingerprint
-from ml_assets.use_case import Day, Table, UseCase, WatchedSource
+from ml_assets.use_case import Day, Extract, Table, UseCase, WatchedSource
 
 MOST_DAYS = 31
 """Partitions that one tick asks for; what is left comes with the next one."""
@@ -32,9 +32,27 @@ class SourceError(RuntimeError):
 
 def sensors(case: UseCase) -> Iterator[dg.SensorDefinition]:
     """All sensors of a case. Each table has its own, so that a source that is down does not keep another one from being read."""
+    for extract in case.extracts:
+        yield extract_sensor(case, extract)
     for table in case.daily_tables:
         yield delivery_sensor(case, table)
     yield follow_up_sensor(case)
+
+
+def extract_sensor(case: UseCase, extract: Extract) -> dg.SensorDefinition:
+    """Asks for the days that are over and of which a job has not yet written the file."""
+    line = [recipes(case)[extract.name]]
+
+    @dg.sensor(
+        name=f"{case.name}__{extract.name}_due",
+        description=f"Days that are over and that the job {extract.job} has not extracted.",
+        target=_assets(case, line),
+        minimum_interval_seconds=EVERY_SECONDS,
+    )
+    def due(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult:
+        return _result(case, store, line, line, case_days(case).get_partition_keys(), context.cursor)
+
+    return due
 
 
 def delivery_sensor(case: UseCase, table: Table) -> dg.SensorDefinition:

@@ -30,6 +30,7 @@ _ALL_SEEN = str(2**62)
 def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
     """For each recipe in which more decides than whole days of its inputs, an asset that stands for it."""
     undated = {table.raw_name for table in case.dimensions}
+    extracts = {extract.name for extract in case.extracts}
     for recipe in recipes(case).values():
         if recipe.also is None:
             continue
@@ -37,6 +38,8 @@ def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
             *(
                 dg.AssetDep([case.name, each.table], partition_mapping=days_back(each.back, ahead=each.ahead))
                 for each in _unhashed(recipe)
+                # What is delivered comes from outside; an extract that two tables look at differently would be one edge, says Dagster.
+                if each.table not in extracts
             ),
             *(dg.AssetDep([case.name, name], partition_mapping=days_back(0)) for name in recipe.also_from),
         ]

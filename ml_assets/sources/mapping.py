@@ -45,8 +45,15 @@ or in the pages of an HTTP interface (`sources.http.Pages`), or in server-sent e
 
     [chargebacks.stream]
     url = "https://api.example.com/chargebacks"
+
+or in files that an AWS Glue job writes first, one a day (`jobs.glue_extract`), where `folder` is in S3:
+
+    [transactions]
+    files = "payments/{day}/*.parquet"
+    glue = {job = "extract-payments", arguments = {source = "postgresql+psycopg://db/bank", rows = "payments", secret = "bank/reader"}}
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -65,9 +72,9 @@ from ml_assets.sources.files import as_day, digest
 from ml_assets.sources.http import Pages, Paging, Stream
 from ml_assets.sources.kafka import Topic
 from ml_assets.sources.landing import Feed, LandedRows, Landing
-from ml_assets.sources.mapped import SUFFIXES, MappedFiles
+from ml_assets.sources.mapped import DAY, SUFFIXES, MappedFiles
 from ml_assets.sources.sql import SqlRows
-from ml_assets.use_case import Day, UseCase, shift
+from ml_assets.use_case import Day, Extract, UseCase, shift
 
 
 def _day(value: object) -> Day:
@@ -128,6 +135,15 @@ class StreamMapping(BaseModel):
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
 
 
+class GlueMapping(BaseModel):
+    """As `use_case.Extract`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    job: str = Field(min_length=1)
+    arguments: dict[str, str] = Field(default_factory=dict)
+
+
 class TableMapping(BaseModel):
     """Where the rows of one table are."""
 
@@ -135,6 +151,8 @@ class TableMapping(BaseModel):
 
     files: Annotated[str, AfterValidator(_pattern)] | None = None
     """Glob below the folder."""
+    glue: GlueMapping | None = None
+    """The job that writes `files`, one a day."""
     rows: str | None = None
     """Instead of `files`: a table of the database, or a query."""
     topic: str | None = None
@@ -162,6 +180,10 @@ class TableMapping(BaseModel):
             raise ValueError('expected the times to delay, such as delayed = {reported_at = "TX_DATETIME"}, with `delay_days`')
         if twice := sorted(set(self.columns) & set(self.delayed)):
             raise ValueError(f"expected {', '.join(twice)} either in `columns` or in `delayed`")
+        if self.glue is not None and not _one_a_day(self.files):
+            raise ValueError('a table with `glue` has a Parquet file a day: expected `files` such as "payments/{day}/*.parquet"')
+        if self.glue is not None and (self.flag or self.delayed):
+            raise ValueError("a table with `glue` is all rows of its files as they are: expected neither `flag` nor `delayed`")
         return self
 
 
@@ -200,6 +222,10 @@ class FileMapping(BaseModel):
                 raise ValueError(f'{name}.rows needs a database, such as database = "sqlite:////path/to/file.db" at the top')
             if table.topic is not None and "bootstrap.servers" not in self.kafka:
                 raise ValueError(f'{name}.topic needs a broker: [kafka] with "bootstrap.servers" = "host:9092"')
+            if table.glue is not None and not self.folder.startswith("s3://"):
+                raise ValueError(
+                    f'{name}.glue writes to S3: expected folder = "s3://bucket/prefix" at the top, got {self.folder!r}'
+                )
         return self
 
     @property
@@ -243,11 +269,12 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         raise ValueError(f"{file}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
 
 
-def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str) -> UseCase:
+def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str, *, times: Mapping[str, str]) -> UseCase:
     """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it.
 
     Args:
         setting: names the TOML file; without it the case stays as it is.
+        times: the delivered column of each table that says the day of a row.
 
     Raises:
         ValueError: no model can go live when the file says.
@@ -265,7 +292,7 @@ def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str) -> U
             f"and the files begin on {mapping.start}"
         )
     split = replace(split, first_go_live=first, weekday=date.fromisoformat(first).weekday())
-    return replace(case, start=mapping.start, end=mapping.end, split=split)
+    return replace(case, start=mapping.start, end=mapping.end, split=split, extracts=extracts_of(mapping, times))
 
 
 def source_of(
@@ -332,6 +359,51 @@ def source_of(
     )
 
 
+def extracts_of(mapping: FileMapping, day_columns: Mapping[str, str]) -> tuple[Extract, ...]:
+    """The jobs that write files of these tables.
+
+    Args:
+        day_columns: for each table the delivered column whose time says to which day a row belongs.
+
+    Raises:
+        ValueError: a table does not say in which column of the files that time is.
+    """
+    return tuple(_extract(mapping, name, column) for name, column in day_columns.items() if _glue_of(mapping, name) is not None)
+
+
+def _extract(mapping: FileMapping, name: str, day_column: str) -> Extract:
+    table, glue = mapping.tables[name], _glue_of(mapping, name)
+    assert glue is not None
+    if not table.columns.get(day_column):
+        raise ValueError(f"{mapping.file}: [{name}] columns.{day_column}: expected the column in the files that says the day")
+    others = {other: each for other, each in mapping.tables.items() if each.of == name}
+    changed_clock = 0 if mapping.timezone == "UTC" else 1
+    return Extract(
+        table=name,
+        job=glue.job,
+        arguments=glue.arguments,
+        to=f"{mapping.folder.rstrip('/')}/{table.files}".replace("*", "part"),
+        time=table.columns[day_column],
+        timezone=mapping.timezone,
+        readers={name: 0} | {other: math.ceil(each.delay_days) + changed_clock for other, each in others.items()},
+    )
+
+
+def _glue_of(mapping: FileMapping, name: str) -> GlueMapping | None:
+    return mapping.tables[name].glue if name in mapping.tables else None
+
+
+def _one_a_day(pattern: str | None) -> bool:
+    """Whether a pattern names one Parquet file for each day, but for a name that a `*` leaves open."""
+    left_open = (pattern or "").replace(DAY, "")
+    return (
+        DAY in (pattern or "")
+        and left_open.endswith(".parquet")
+        and left_open.count("*") <= 1
+        and re.search(r"[?\[]", left_open) is None
+    )
+
+
 def _feed_of(mapping: FileMapping, declared: TableMapping) -> Feed | None:
     if declared.topic is not None:
         return Topic(topic=declared.topic, settings=mapping.kafka)
@@ -353,6 +425,8 @@ def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, comp
 
 def _filled(file: Path, where: str, value: Any, settings: Mapping[str, str]) -> Any:
     """The value with what stands in the environment in place of each `${NAME}`; in an address as it has to stand there."""
+    if isinstance(value, dict) and where.endswith(".glue.arguments") and "${" in str(value):
+        raise ValueError(f"{file}: {where}: everybody who sees the job can read them: expected the name of a secret, not ${{NAME}}")
     if isinstance(value, dict):
         return {name: _filled(file, f"{where}.{name}", each, settings) for name, each in value.items()}
     if not isinstance(value, str):
@@ -393,7 +467,7 @@ def _fault(fault: Any) -> str:
     """One line of pydantic's account, with what it got where that is short."""
     field = ".".join(str(part) for part in fault["loc"] if part != "tables")
     if fault["type"] == "extra_forbidden":
-        forms: dict[str, type[BaseModel]] = {"pages": PagesMapping, "stream": StreamMapping}
+        forms: dict[str, type[BaseModel]] = {"pages": PagesMapping, "stream": StreamMapping, "glue": GlueMapping}
         form = forms.get(str(fault["loc"][-2]), TableMapping)
         return f"{field}: unknown, expected {', '.join(form.model_fields)}"
     told = str(fault["msg"]).removeprefix("Value error, ")

@@ -3,7 +3,7 @@
 Belongs here: whether a delivery is whole. Does not: what its values mean (`stages.clean`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -35,8 +35,14 @@ def ingested(batch: Batch, table: Table, days: Sequence[Day]) -> pd.DataFrame:
     return rows.assign(**{name: pd.Series(pd.NA, index=rows.index, dtype="str") for name in absent})
 
 
-def delivery_findings(batch: Batch, table: Table, days: Sequence[Day]) -> dict[Day, list[Finding]]:
-    """Whether each day arrived whole. Of a day that could not be read, nothing more is asked."""
+def delivery_findings(
+    batch: Batch, table: Table, days: Sequence[Day], *, written: Mapping[Day, int] | None = None
+) -> dict[Day, list[Finding]]:
+    """Whether each day arrived whole. Of a day that could not be read, nothing more is asked.
+
+    Args:
+        written: for each day the number of rows that a job says it wrote for it, where one did.
+    """
     counts = batch.rows["day"].value_counts()
     repeated = _repeated(batch.rows)
     findings: dict[Day, list[Finding]] = {}
@@ -53,6 +59,8 @@ def delivery_findings(batch: Batch, table: Table, days: Sequence[Day]) -> dict[D
             _columns(absent, rows),
             _once(repeated.get(day, [])),
         ]
+        if written is not None:
+            findings[day].append(_all_written(rows, written[day]))
     return findings
 
 
@@ -71,6 +79,15 @@ def _complete(rows: int, counted: int | None) -> Finding:
         passed=rows == counted,
         severity=Severity.ERROR,
         observed=f"{rows} rows arrived, the source counts {'none of this day' if counted is None else counted}",
+    )
+
+
+def _all_written(rows: int, written: int) -> Finding:
+    return Finding(
+        expectation="every row that the job wrote arrived",
+        passed=rows == written,
+        severity=Severity.ERROR,
+        observed=f"{rows} rows arrived, the job says that it wrote {written}",
     )
 
 

@@ -14,7 +14,7 @@ WEDNESDAY = 2
 
 def configure(case: UseCase, settings: Mapping[str, str]) -> UseCase:
     """The case for the days that the reader's own deliveries say they hold."""
-    return for_own_files(case, settings, FILES)
+    return for_own_files(case, settings, FILES, times={"transactions": "paid_at", "chargebacks": "reported_at"})
 
 
 CARD_FRAUD = UseCase(
