@@ -24,11 +24,11 @@ import dagster._core.pipes.utils
 import dagster_aws.pipes.clients.glue
 import obstore
 import pytest
-from ml_assets.sources.folders import Bucket, folder_at
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.s3.models import S3Backend
 from moto.server import ThreadedMotoServer
 
+from ml_assets.folders import Bucket, folder_at
 from ml_assets.jobs import glue_extract
 
 BUCKET = "lake"

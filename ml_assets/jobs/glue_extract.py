@@ -1,4 +1,4 @@
-"""Days of a table or a query of a database, or of the files below a prefix of S3, as one Parquet object a day: the script of an AWS Glue job.
+"""The script of an AWS Glue job: days of a database or of files in S3, as one Parquet object a day.
 
 Upload this one file and make a job of it (Spark or Python shell; it uses no Spark) with the additional Python modules `dagster-pipes`,
 `pandas`, `pyarrow`, `sqlalchemy` and a driver such as `psycopg[binary]`. Its arguments:
@@ -23,7 +23,7 @@ from datetime import date, datetime, timedelta
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 from zoneinfo import ZoneInfo
 
 import boto3
@@ -52,7 +52,7 @@ class ExtractError(Exception):
 def main(arguments: Sequence[str]) -> None:
     """Extract the days that Dagster asks for."""
     asked = _parser().parse_known_args(arguments)[0]
-    params = PipesCliArgsParamsLoader()
+    params = PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
     if not params.is_dagster_pipes_process():
         raise ExtractError("nobody asks for days: this job is started by Dagster")
     s3 = boto3.client("s3")
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> None:
             )
         # Outside of `except`, so that no traceback brings the original error along, which may quote a password.
         for secret in secrets:
-            told = told.replace(secret, "***").replace(quote(secret, safe=""), "***")
+            for written in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):  # as addresses have it
+                told = told.replace(written, "***")
         pipes.report_custom_message({"error": told})
         raise ExtractError(told)
 

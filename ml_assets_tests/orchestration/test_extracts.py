@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.pipeline import build_defs
@@ -24,6 +25,8 @@ from ml_assets.use_case import Day, UseCase, day_range, shift
 from ml_assets.use_cases import find
 from ml_assets_tests.end_to_end.conftest import open_instance
 from ml_assets_tests.glue import BUCKET, Aws, running_aws
+from ml_assets_tests.sources import test_contract as contract
+from ml_assets_tests.sources.test_contract import wanted  # noqa: F401  # a fixture
 
 START = "2018-04-01"
 DAYS = day_range(START, shift(START, 4))
@@ -180,7 +183,7 @@ def test_a_script_that_cannot_even_begin_says_why(bank: Bank) -> None:
     bank.aws.make_job("broken", "import a_module_that_nobody_installed\n")
     bank.declare(job="broken")
     with pytest.raises(
-        ExtractError, match="Glue job broken: run jr_.* FAILED :\nModuleNotFoundError: No module named 'a_module_that"
+        ExtractError, match=r"Glue job broken: run jr_.* FAILED :\nModuleNotFoundError: No module named 'a_module_that"
     ):
         bank.run(DAYS[0], DAYS[1])
     assert bank.published("raw_transactions") == {}
@@ -195,7 +198,7 @@ def test_a_job_that_nobody_made_is_named(bank: Bank) -> None:
 
 def test_a_key_that_nobody_knows_is_said(bank: Bank) -> None:
     bank.aws.let_nobody_in()
-    with pytest.raises(ExtractError, match="Glue job extract: AWS says: .*InvalidAccessKeyId"):
+    with pytest.raises(ExtractError, match=r"Glue job extract: AWS says: .*InvalidAccessKeyId"):
         bank.run(DAYS[0], DAYS[0])
     assert bank.aws.settings["AWS_SECRET_ACCESS_KEY"] not in bank.everything_told()
 
@@ -231,7 +234,7 @@ def test_a_script_that_is_killed_while_it_writes_loses_nothing_and_doubles_nothi
             raise ConnectionAbortedError
 
     bank.aws.before_put = kill
-    with pytest.raises(ExtractError, match="run jr_.* FAILED"):
+    with pytest.raises(ExtractError, match=r"run jr_.* FAILED"):
         bank.run(DAYS[0], DAYS[3])
     assert {name: content for name, content in bank.aws.objects().items() if name in before} == before, "a day is as it was"
     assert sum(bank.published("transactions").values()) == 5
@@ -245,7 +248,8 @@ def test_a_script_that_is_killed_while_it_writes_loses_nothing_and_doubles_nothi
 def test_days_that_were_reported_before_a_failure_are_not_extracted_again(bank: Bank) -> None:
     script = bank.aws.objects()["scripts/extract.py"].decode()
     failing = script.replace(
-        "        version = _write(", f'        assert day != "{DAYS[3]}", "the disk is full"\n        version = _write('
+        "        version = _write(",
+        f'        assert day != "{DAYS[3]}", "the disk is full"\n        version = _write(',
     )
     bank.aws.make_job("failing", failing)
     bank.declare(job="failing")
@@ -331,3 +335,25 @@ def test_a_password_in_an_argument_is_refused_and_not_repeated(bank: Bank) -> No
     with pytest.raises(ExtractError, match="--source has a password"):
         bank.run(DAYS[0], DAYS[0])
     assert "hunter2" not in bank.everything_told()
+
+
+def test_the_contract_of_all_sources_holds(bank: Bank, wanted: tuple[pd.DataFrame, list[str]]) -> None:  # noqa: F811
+    """The same week as through every other source: `sources/test_contract.py`."""
+    week = day_range(START, shift(START, 6))
+    engine = sa.create_engine(f"sqlite:///{bank.database}", poolclass=sa.NullPool)
+    contract.FIRST_TRY[contract.NAMES].to_sql("payments", engine, index=False, if_exists="replace")
+    bank.declare()
+    toml = bank.folder / "bank.toml"
+    toml.write_text(toml.read_text().partition("[chargebacks]")[0])
+    bank.run(week[0], week[6])
+    assert bank.published("raw_transactions")[week[4]] == len(contract.FIRST_TRY)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM payments")
+        contract.ROWS[contract.NAMES].to_sql("payments", connection, index=False, if_exists="append", chunksize=10_000)
+    outcome = bank.run(week[0], week[6])
+    assert [check for check in outcome.get_asset_check_evaluations() if not check.passed and check.severity.name == "ERROR"] == []
+    tables = bank.store.tables(bank.case)
+    found = contract.comparable(tables.read("transactions"))
+    pd.testing.assert_frame_equal(found, wanted[0][found.columns])
+    assert set(wanted[0].columns) == set(found.columns)
+    assert contract.reasons(tables.read("rejected_transactions")) == wanted[1]
