@@ -110,7 +110,7 @@ def test_of_ten_runs_at_once_none_loses_what_another_wrote(
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        told = [process.communicate(timeout=120) for process in processes]
+        told = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

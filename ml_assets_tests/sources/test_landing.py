@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from ml_assets.folders import LocalFolder
+from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources import landing as module
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.landing import NOT_READ, Arrived, FeedError, LandedRows, Landing, Piece, Position
+from ml_assets_tests.buckets import running_s3
 
 DELIVERED = Delivered(columns={"at": "when", "fare": "fare"}, day_column="at", timezone="Europe/Berlin")
 DAYS = ["2018-04-01", "2018-04-02", "2018-04-03"]
@@ -141,9 +143,19 @@ def test_many_small_files_of_a_day_become_one_and_nothing_changes(tmp_path: Path
     assert place.last == DAYS[0]
 
 
-def test_of_two_that_land_the_same_each_message_lands_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_of_two_that_land_the_same_each_message_lands_once(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as held:
+        root: Folder = LocalFolder(tmp_path)
+        if kind == "bucket":
+            server = held.enter_context(running_s3())
+            root = folder_at(server.address("landing"), tmp_path, server.settings)
+        each_lands_once(root)
+
+
+def each_lands_once(root: Folder) -> None:
     messages = [message(f"{DAYS[number % 3]}T12:00:00Z", number) for number in range(60)]
-    places = [landing(tmp_path, Listed(messages=messages, at_once=7)) for _ in range(3)]
+    places = [Landing(root=root, name="raced", feed=Listed(messages=messages, at_once=7), delivered=DELIVERED) for _ in range(3)]
 
     def land(place: Landing) -> bool:
         while True:
