@@ -2,6 +2,9 @@
 
 import sys
 
+from ml_assets.folders import BucketError
+from ml_assets.settings import SecretError
+
 ONLINE = ("serve", "replay", "keys")
 
 
@@ -13,7 +16,10 @@ def main() -> None:
         from ml_assets.serving.commands import app
     else:
         from ml_assets.cli import app
-    app()
+    try:
+        app()
+    except (BucketError, SecretError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -40,6 +40,8 @@ _MOST_KNOWN = 2_000
 _CHANGES = 100
 """So many others may change a file first."""
 _RETRY: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
+_PATIENCE = {"max_retries": "5", "retry_timeout": "30s", "timeout": "20s", "connect_timeout": "5s"}
+"""The same for delta-rs."""
 _SETTINGS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -54,7 +56,13 @@ _SETTINGS = (
     "GOOGLE_APPLICATION_CREDENTIALS",
 )
 """What changes how a bucket is reached."""
+_MARKS = re.compile(r"\x1b\[[0-9;]*m|↳|^Kernel error -> |(?<=\n) +")
+"""What delta-rs paints around its words."""
 _GENERIC = re.compile(r"Generic \w+ error: ")
+
+
+class BucketError(OSError):
+    """A bucket cannot be read or written; the message names it, and says why in one line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +114,9 @@ class Folder(Protocol):
 
     def delta(self, name: str) -> dict[str, Any]:
         """Where a Delta table is, as arguments of `deltalake.DeltaTable`."""
+
+    def plain_errors(self) -> AbstractContextManager[None]:
+        """What a store says when it refuses, in one line: a `BucketError`. For what reads it by other means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +197,10 @@ class LocalFolder:
         """See `Folder`."""
         return {"table_uri": str(self.path / name)}
 
+    def plain_errors(self) -> AbstractContextManager[None]:
+        """See `Folder`: those of a file system are plain."""
+        return nullcontext()
+
     def _beside(self, name: str, content: bytes) -> Path:
         place = self.path / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -212,14 +227,14 @@ class Bucket:
         """See `Folder`; always a complete listing, so that an object that came late or was replaced is found."""
         fits = re.compile(glob_translate(pattern)).match
         start = pattern[: re.search(r"[*?\[]|$", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]  # $ is always there
-        with self._plain_errors():
+        with self.plain_errors():
             pages = obstore.list(self.store, start or None)
             listed = [each for page in pages for each in page if fits(each["path"])]
         return sorted((Found(name=each["path"], stamp=_stamp(each)) for each in listed), key=lambda found: found.name)
 
     def stamp(self, name: str) -> Stamp:
         """See `Folder`."""
-        with self._plain_errors():
+        with self.plain_errors():
             return _stamp(obstore.head(self.store, name))
 
     def version(self, found: Found) -> str:
@@ -228,7 +243,7 @@ class Bucket:
 
     def open(self, name: str) -> BinaryIO:
         """See `Folder`."""
-        with self._plain_errors():
+        with self.plain_errors():
             reader = obstore.open_reader(self.store, name, buffer_size=_READ_AHEAD)
         return cast("BinaryIO", io.BufferedReader(_Object(self, reader), _READ_AHEAD))
 
@@ -246,7 +261,7 @@ class Bucket:
 
     def put(self, name: str, content: bytes) -> None:
         """See `Folder`."""
-        with self._plain_errors():
+        with self.plain_errors():
             obstore.put(self.store, name, content)
 
     def create(self, name: str, content: bytes) -> bool:
@@ -263,11 +278,11 @@ class Bucket:
             before, mode = self._get(name)
             if self._put_if(name, change(before or None) or b"", mode):
                 return
-        raise OSError(f"{self.place(name)}: others changed it first {_CHANGES} times")
+        raise BucketError(f"{self.place(name)}: others changed it first {_CHANGES} times")
 
     def remove(self, name: str) -> None:
         """See `Folder`."""
-        with self._plain_errors(), suppress(FileNotFoundError):
+        with self.plain_errors(), suppress(FileNotFoundError):
             obstore.delete(self.store, name)
 
     def place(self, name: str = "") -> str:
@@ -280,7 +295,7 @@ class Bucket:
 
     def _get(self, name: str) -> tuple[bytes | None, "PutMode"]:
         """The content, and what tells the store to replace exactly that."""
-        with self._plain_errors():
+        with self.plain_errors():
             try:
                 found = obstore.get(self.store, name)
                 content = bytes(found.bytes())
@@ -290,7 +305,7 @@ class Bucket:
         return content, cast("PutMode", named)
 
     def _put_if(self, name: str, content: bytes, mode: "PutMode") -> bool:
-        with self._plain_errors():
+        with self.plain_errors():
             try:
                 obstore.put(self.store, name, content, mode=mode)
             except (AlreadyExistsError, PreconditionError):
@@ -298,11 +313,12 @@ class Bucket:
         return True
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def plain_errors(self) -> Iterator[None]:
+        """See `Folder`."""
         try:
             yield
         except (BaseError, OSError) as error:
-            raise OSError(f"{self.url}: {_told(error)}") from None
+            raise BucketError(f"{self.url}: {_told(error)}") from None
 
 
 class _Object(io.RawIOBase):
@@ -324,7 +340,7 @@ class _Object(io.RawIOBase):
         return self._reader.tell()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what RawIOBase calls it
-        with self._bucket._plain_errors():
+        with self._bucket.plain_errors():
             content = memoryview(self._reader.read(len(buffer)))
         buffer[: len(content)] = content
         return len(content)
@@ -393,7 +409,7 @@ def _s3(bucket: str, prefix: str, settings: Mapping[str, str]) -> tuple[S3Store,
             "aws_session_token": keys and keys.token,
             "allow_http": _allowed_http(endpoint),
         }
-        return {name: value for name, value in said.items() if value}
+        return _PATIENCE | {name: value for name, value in said.items() if value}
 
     return store, options
 
@@ -406,7 +422,7 @@ def _gcs(bucket: str, prefix: str, settings: Mapping[str, str]) -> tuple[GCSStor
         account = {"service_account_key": json.dumps(nobody)}
     store = GCSStore(bucket, prefix=prefix or None, config=account, client_options=_client(emulator), retry_config=_RETRY)
     told = {f"google_{name}": str(value) for name, value in account.items()}
-    return store, lambda: {**told, "allow_http": _allowed_http(emulator)}
+    return store, lambda: {**_PATIENCE, **told, "allow_http": _allowed_http(emulator)}
 
 
 def _client(endpoint: str | None) -> "ClientConfig":
@@ -430,8 +446,11 @@ def _hash(path: Path, _: Stamp) -> str:
 
 def _told(error: Exception) -> str:
     """What the store says, in one line, without the URL that it was asked for, which may be signed."""
-    first = str(error).strip().split("\n")[0]
-    if status := re.search(r"status code: (\d+ [A-Z][\w ]*)", first):
+    said = str(error).strip()
+    lines = _MARKS.sub("", said)
+    # obstore says where in its code below the first line, delta-rs why.
+    first = " ".join(lines.split()) if "↳" in said else lines.split("\n")[0]
+    if status := re.search(r"status code:? *\n? *(\d{3} [A-Z][\w ]*)", lines):
         return f"the store answers {status[1]}: {STATUS_HINTS.get(int(status[1][:3]), 'try again')}"
     return re.sub(r"\bhttps?://\S+ in \S+, |^Error performing \w+ request: |^Error performing \w+ ", "", _GENERIC.sub("", first))[
         :300

@@ -1,11 +1,16 @@
 """The command says what is wrong, and what there is instead."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from ml_assets.cli import app
+
+PROJECT = Path(__file__).parents[1]
 
 
 def invoke(*words: str) -> Result:
@@ -81,3 +86,31 @@ def test_a_mapping_with_a_mistyped_column_stops_a_command_with_one_line(
     assert result.stderr.startswith(told)
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "said"),
+    [
+        (["summary", "card_fraud"], {"ML_ASSETS_ROOT": "s3://bucket/prefix"}, "s3://bucket/prefix: "),
+        (["serve"], {"ML_ASSETS_SECRETS": "bank/reader"}, "ML_ASSETS_SECRETS: bank/reader cannot be read"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_one_line(words: list[str], settings: dict[str, str], said: str, tmp_path: Path) -> None:
+    aws = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+    }
+    environment = {
+        **os.environ,
+        **aws,
+        **settings,
+        "DAGSTER_HOME": str(PROJECT),
+        "AWS_MAX_ATTEMPTS": "1",
+        "PYTHONPATH": str(PROJECT),
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "ml_assets", *words]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert said in done.stderr

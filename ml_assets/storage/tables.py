@@ -121,18 +121,20 @@ class Tables:
         table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None)
         table = table.append_column(_POSITION, pa.array(rows.groupby("day", sort=False).cumcount().to_numpy(), pa.int64()))
         at = self.root.delta(self._name(name))
-        if self._table(name) is None:
-            # Of two writers of a new table one creates it; an overwrite without a predicate would take the other's days away.
-            DeltaTable.create(**at, schema=table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
-        write_deltalake(
-            at["table_uri"],
-            table,
-            storage_options=at.get("storage_options"),
-            mode="overwrite",
-            predicate=f"day IN ({days})",
-            schema_mode="merge",
-            commit_properties=CommitProperties(custom_metadata={_ENTRIES: json.dumps(entries, sort_keys=True)}),
-        )
+        is_new = self._table(name) is None
+        with self.root.plain_errors():
+            if is_new:
+                # Of two writers of a new table one creates it; an overwrite without a predicate would take the other's days away.
+                DeltaTable.create(**at, schema=table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
+            write_deltalake(
+                at["table_uri"],
+                table,
+                storage_options=at.get("storage_options"),
+                mode="overwrite",
+                predicate=f"day IN ({days})",
+                schema_mode="merge",
+                commit_properties=CommitProperties(custom_metadata={_ENTRIES: json.dumps(entries, sort_keys=True)}),
+            )
 
     def read(
         self,
@@ -158,7 +160,8 @@ class Tables:
         wanted = None if days is None else sorted(days)
         filters = [*where, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
         chosen = None if columns is None else [*dict.fromkeys((*columns, "day", _POSITION))]
-        arrow = _in_order(table.to_pyarrow_table(filters=filters or None, columns=chosen))
+        with self.root.plain_errors():
+            arrow = _in_order(table.to_pyarrow_table(filters=filters or None, columns=chosen))
         kept = [column for column in arrow.column_names if column != _POSITION and (columns is None or column in columns)]
         frame: pd.DataFrame = arrow.select(kept).to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
         return frame
@@ -167,17 +170,20 @@ class Tables:
         """What is published for each day; empty for a table that does not exist."""
         table = self._table(name)
         entries: dict[Day, Entry] = {}
-        for commit in table.history() if table is not None else []:
+        with self.root.plain_errors():
+            commits = table.history() if table is not None else []
+        for commit in commits:
             for day, entry in json.loads(commit.get(_ENTRIES, "{}")).items():
                 entries.setdefault(day, Entry(day=day, version=commit["version"], **entry))
         chosen = entries if days is None else {day: entries[day] for day in days if day in entries}
         return dict(sorted(chosen.items()))
 
     def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
-        try:
-            return DeltaTable(**self.root.delta(self._name(name)), version=version)
-        except TableNotFoundError:
-            return None
+        with self.root.plain_errors():
+            try:
+                return DeltaTable(**self.root.delta(self._name(name)), version=version)
+            except TableNotFoundError:
+                return None
 
 
 def content_hashes(rows: pd.DataFrame, days: Iterable[Day]) -> dict[Day, tuple[int, str]]:

@@ -193,6 +193,49 @@ def test_of_two_people_who_decide_at_once_the_second_knows_of_the_first(root_of:
     assert len(models.decisions.all("small")) == 1
 
 
+def test_a_bucket_that_refuses_or_is_not_there_is_named_in_a_line(server: ObjectServer) -> None:
+    rows, inputs = rows_of("2024-01-01", 1), {"2024-01-01": "made from it"}
+    for address, settings, said in (
+        (
+            server.address("refused"),
+            {"AWS_SECRET_ACCESS_KEY": "wrong"},
+            "403 Forbidden: check the credentials, and what they may do",
+        ),
+        (server.address("refused"), {"AWS_ACCESS_KEY_ID": "nobody"}, "403 Forbidden: check the credentials, and what they may do"),
+        ("s3://no-such-bucket/refused", {}, "404 Not Found: nothing is there"),
+    ):
+        root = folder_at(address, Path(), {**server.settings, **settings})
+        tables, models = Tables(root=root, case="small"), ModelStore(root=root)
+        for ask in (
+            lambda tables=tables: tables.ledger("events"),
+            lambda tables=tables: tables.read("events"),
+            lambda tables=tables: tables.publish("events", rows, schema=SCHEMA, inputs=inputs),
+            lambda models=models: models.versions("small"),
+            *(
+                [lambda models=models: models.save("small", FILES, {"week": "2024-02-01"})] if settings else []
+            ),  # SeaweedFS makes a bucket
+        ):
+            with pytest.raises(OSError, match=f"^{address}: the store answers {said}$"):
+                ask()
+
+
+def test_a_bucket_that_is_down_is_said_and_what_was_there_is_there_again(server: ObjectServer) -> None:
+    root = folder_at(server.address("down"), Path(), server.settings)
+    tables = Tables(root=root, case="small")
+    tables.publish("events", rows_of("2024-01-01", 1), schema=SCHEMA, inputs={"2024-01-01": "first"})
+    server.stop()
+    try:
+        with pytest.raises(OSError, match=r"^s3://deliveries/down: .*error sending request"):
+            tables.publish("events", rows_of("2024-01-01", 2), schema=SCHEMA, inputs={"2024-01-01": "second"})
+        with pytest.raises(OSError, match=r"^s3://deliveries/down: .*error sending request"):
+            ModelStore(root=root).versions("small")
+    finally:
+        server.start()
+    assert tables.read("events")["x"].tolist() == [1]
+    tables.publish("events", rows_of("2024-01-01", 2), schema=SCHEMA, inputs={"2024-01-01": "second"})
+    assert tables.read("events")["x"].tolist() == [2]
+
+
 def test_what_is_logged_gets_to_the_bucket_and_what_a_killed_process_left_does_too(
     server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
