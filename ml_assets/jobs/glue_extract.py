@@ -1,4 +1,4 @@
-"""Days of a table or a query of a database, or of the files below a prefix of S3, as one Parquet object a day: the script of an AWS Glue job.
+"""The script of an AWS Glue job: days of a database's table or query, or of files below a prefix of S3, as one Parquet object a day.
 
 Upload this one file and make a job of it (Spark or Python shell; it uses no Spark) with the additional Python modules `dagster-pipes`,
 `pandas`, `pyarrow`, `sqlalchemy` and a driver such as `psycopg[binary]`. Its arguments:
@@ -23,7 +23,7 @@ from datetime import date, datetime, timedelta
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 from zoneinfo import ZoneInfo
 
 import boto3
@@ -35,6 +35,7 @@ import sqlalchemy as sa
 from dagster_pipes import (
     PipesCliArgsParamsLoader,
     PipesContext,
+    PipesParamsLoader,
     PipesS3ContextLoader,
     PipesS3MessageWriter,
     open_dagster_pipes,
@@ -52,7 +53,7 @@ class ExtractError(Exception):
 def main(arguments: Sequence[str]) -> None:
     """Extract the days that Dagster asks for."""
     asked = _parser().parse_known_args(arguments)[0]
-    params = PipesCliArgsParamsLoader()
+    params: PipesParamsLoader = PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
     if not params.is_dagster_pipes_process():
         raise ExtractError("nobody asks for days: this job is started by Dagster")
     s3 = boto3.client("s3")
@@ -64,10 +65,15 @@ def main(arguments: Sequence[str]) -> None:
             extract(pipes, asked, s3, secrets)
             return
         except Exception as error:
-            told = str(error) if isinstance(error, ExtractError) else f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"
+            told = (
+                str(error)
+                if isinstance(error, ExtractError)
+                else f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"
+            )
         # Outside of `except`, so that no traceback brings the original error along, which may quote a password.
         for secret in secrets:
-            told = told.replace(secret, "***").replace(quote(secret, safe=""), "***")
+            for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret), repr(secret)[1:-1]):
+                told = told.replace(form, "***")
         pipes.report_custom_message({"error": told})
         raise ExtractError(told)
 
@@ -150,7 +156,9 @@ def _bounds(day: str, example: object, timezone: str) -> tuple[object, object]:
     if isinstance(example, str):
         return (first - timedelta(days=1)).isoformat(), (last + timedelta(days=1)).isoformat()
     if example is not None and not isinstance(example, date):
-        raise ExtractError(f"the time is of type {type(example).__name__}, expected a time, a date or text: convert it in the query")
+        raise ExtractError(
+            f"the time is of type {type(example).__name__}, expected a time, a date or text: convert it in the query"
+        )
     if not isinstance(example, datetime):
         return first, last
     zone = None if example.tzinfo is None else ZoneInfo(timezone)
@@ -182,7 +190,9 @@ def _of_files(source: str, s3: Any, days: Sequence[str], time: str, timezone: st
             raise ExtractError(f"s3://{bucket}/{key} has no column {time}; it has {', '.join(rows.column_names)}")
         of_row = _days(rows[time], timezone)
         if of_row.isna().any():
-            raise ExtractError(f"s3://{bucket}/{key}: {int(of_row.isna().sum())} rows have no {time}, so that nobody knows their day")
+            raise ExtractError(
+                f"s3://{bucket}/{key}: {int(of_row.isna().sum())} rows have no {time}, so that nobody knows their day"
+            )
         for day in set(of_row.unique()) & set(days):
             found[day].append(rows.filter(pa.array(of_row == day)))
     columns = rows.schema.empty_table()

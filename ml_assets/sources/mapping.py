@@ -180,7 +180,7 @@ class TableMapping(BaseModel):
         if twice := sorted(set(self.columns) & set(self.delayed)):
             raise ValueError(f"expected {', '.join(twice)} either in `columns` or in `delayed`")
         if self.glue is not None and not _one_a_day(self.files):
-            raise ValueError("a table with `glue` has a Parquet file a day: expected `files` such as \"payments/{day}/*.parquet\"")
+            raise ValueError('a table with `glue` has a Parquet file a day: expected `files` such as "payments/{day}/*.parquet"')
         if self.glue is not None and (self.flag or self.delayed):
             raise ValueError("a table with `glue` is all rows of its files as they are: expected neither `flag` nor `delayed`")
         return self
@@ -222,7 +222,9 @@ class FileMapping(BaseModel):
             if table.topic is not None and "bootstrap.servers" not in self.kafka:
                 raise ValueError(f'{name}.topic needs a broker: [kafka] with "bootstrap.servers" = "host:9092"')
             if table.glue is not None and not self.folder.startswith("s3://"):
-                raise ValueError(f'{name}.glue writes to S3: expected folder = "s3://bucket/prefix" at the top, got {self.folder!r}')
+                raise ValueError(
+                    f'{name}.glue writes to S3: expected folder = "s3://bucket/prefix" at the top, got {self.folder!r}'
+                )
         return self
 
     @property

@@ -107,7 +107,9 @@ class Bank:
     def everything_told(self) -> str:
         """All that is in Dagster's event log, metadata included."""
         records = [self.instance.all_logs(run.run_id) for run in self.instance.get_runs()]
-        return "\n".join(f"{entry.user_message} {entry.message} {entry.dagster_event!r}" for entries in records for entry in entries)
+        return "\n".join(
+            f"{entry.user_message} {entry.message} {entry.dagster_event!r}" for entries in records for entry in entries
+        )
 
 
 @pytest.fixture
@@ -177,7 +179,9 @@ def test_a_script_that_fails_says_why_and_nothing_is_ingested(bank: Bank) -> Non
 def test_a_script_that_cannot_even_begin_says_why(bank: Bank) -> None:
     bank.aws.make_job("broken", "import a_module_that_nobody_installed\n")
     bank.declare(job="broken")
-    with pytest.raises(ExtractError, match="Glue job broken: run jr_.* FAILED :\nModuleNotFoundError: No module named 'a_module_that"):
+    with pytest.raises(
+        ExtractError, match=r"Glue job broken: run jr_.* FAILED :\nModuleNotFoundError: No module named 'a_module_that"
+    ):
         bank.run(DAYS[0], DAYS[1])
     assert bank.published("raw_transactions") == {}
 
@@ -191,7 +195,7 @@ def test_a_job_that_nobody_made_is_named(bank: Bank) -> None:
 
 def test_a_key_that_nobody_knows_is_said(bank: Bank) -> None:
     bank.aws.let_nobody_in()
-    with pytest.raises(ExtractError, match="Glue job extract: AWS says: .*InvalidAccessKeyId"):
+    with pytest.raises(ExtractError, match=r"Glue job extract: AWS says: .*InvalidAccessKeyId"):
         bank.run(DAYS[0], DAYS[0])
     assert bank.aws.settings["AWS_SECRET_ACCESS_KEY"] not in bank.everything_told()
 
@@ -227,7 +231,7 @@ def test_a_script_that_is_killed_while_it_writes_loses_nothing_and_doubles_nothi
             raise ConnectionAbortedError
 
     bank.aws.before_put = kill
-    with pytest.raises(ExtractError, match="run jr_.* FAILED"):
+    with pytest.raises(ExtractError, match=r"run jr_.* FAILED"):
         bank.run(DAYS[0], DAYS[3])
     assert {name: content for name, content in bank.aws.objects().items() if name in before} == before, "a day is as it was"
     assert sum(bank.published("transactions").values()) == 5
@@ -240,7 +244,9 @@ def test_a_script_that_is_killed_while_it_writes_loses_nothing_and_doubles_nothi
 
 def test_days_that_were_reported_before_a_failure_are_not_extracted_again(bank: Bank) -> None:
     script = bank.aws.objects()["scripts/extract.py"].decode()
-    failing = script.replace("        version = _write(", f'        assert day != "{DAYS[3]}", "the disk is full"\n        version = _write(')
+    failing = script.replace(
+        "        version = _write(", f'        assert day != "{DAYS[3]}", "the disk is full"\n        version = _write('
+    )
     bank.aws.make_job("failing", failing)
     bank.declare(job="failing")
     with pytest.raises(ExtractError, match="Glue job failing: AssertionError: the disk is full"):
