@@ -132,7 +132,8 @@ def _address(asked: argparse.Namespace, secrets: list[str]) -> sa.URL:
 def _of_database(url: sa.URL, rows: str, days: Sequence[str], time: str, timezone: str) -> Iterator[tuple[str, pa.Table]]:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     name = ".".join(engine.dialect.identifier_preparer.quote(part) for part in rows.split("."))
-    table: Any = sa.text(f"({rows}) AS extracted" if re.match(r"\s*(select|with)\b", rows, re.IGNORECASE) else name)
+    query = re.match(r"\s*(select|with)\b", rows, re.IGNORECASE)
+    table: Any = sa.text((f"({rows}) AS extracted" if query else name).replace(":", "\\:"))  # which else begins a parameter
     column: Any = sa.column(time)
     with engine.connect() as connection:
         example = connection.execute(sa.select(column).select_from(table).where(column.is_not(None)).limit(1)).scalar()

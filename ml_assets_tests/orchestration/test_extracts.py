@@ -14,7 +14,9 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from ml_assets.cli import app
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import recipes, stale_days
@@ -174,6 +176,16 @@ def test_a_script_that_fails_says_why_and_nothing_is_ingested(bank: Bank) -> Non
     assert "OperationalError: no such table: payments" in bank.everything_told()
     assert (bank.published("extract_transactions"), bank.published("raw_transactions")) == ({}, {})
     assert bank.written() == []
+
+
+def test_a_command_says_in_one_line_why_a_job_failed(bank: Bank) -> None:
+    bank.declare(source=f"sqlite:///{bank.folder}/nothing.db")
+    bank.patch.setenv("ML_ASSETS_ROOT", str(bank.folder / "root"))
+    words = ["materialize", "card_fraud", "--select", "extract_transactions", "--from", DAYS[0], "--to", DAYS[0]]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "error: Glue job extract: OperationalError: no such table: payments" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_a_script_that_cannot_even_begin_says_why(bank: Bank) -> None:
