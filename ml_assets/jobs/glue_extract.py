@@ -1,7 +1,7 @@
 """The script of an AWS Glue job: days of a database's table or query, or of files below a prefix of S3, as one Parquet object a day.
 
-Upload this one file and make a job of it (Spark or Python shell; it uses no Spark) with the additional Python modules `dagster-pipes`,
-`pandas`, `pyarrow`, `sqlalchemy` and a driver such as `psycopg[binary]`. Its arguments:
+Upload this one file and make a job of it (Spark or Python shell, Python 3.9 or later; it uses no Spark) with the additional Python modules
+`dagster-pipes`, `pandas`, `pyarrow`, `sqlalchemy` and a driver such as `psycopg[binary]`. Its arguments:
 
     --source  an address of SQLAlchemy's or a JDBC one, without a password, or s3://bucket/prefix of Parquet and CSV files
     --rows    of a database: a table, or a query that begins with SELECT or WITH

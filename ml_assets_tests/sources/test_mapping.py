@@ -64,7 +64,7 @@ def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text("\n".join([*lines, *(line for line in part.splitlines() if line.startswith("    "))]))
         shown.append(read_mapping(file, {"PGPASSWORD": "se/cret", "KAFKA_PASSWORD": "se/cret", "TOKEN": "se/cret"}))
-    mapping, database, kafka, http = shown
+    mapping, database, kafka, http, glue = shown
     assert (database.database, database.tables["transactions"].rows) == (
         "postgresql+psycopg://reader:se%2Fcret@db.example.com/bank",
         "payments",
@@ -73,6 +73,8 @@ def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
     assert http.tables["transactions"].pages is not None
     assert http.tables["transactions"].pages.headers == {"Authorization": "Bearer se/cret"}
     assert "se/cret" not in repr(kafka) + repr(http)
+    assert glue.tables["transactions"].glue is not None
+    assert glue.tables["transactions"].glue.job == "extract-payments"
     assert source_of(mapping, "transactions", day_column="paid_at").columns["transaction_id"] == "TRANSACTION_ID"
     assert source_of(mapping, "chargebacks", day_column="reported_at").where == ("TX_FRAUD", "1")
 
