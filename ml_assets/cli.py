@@ -27,6 +27,7 @@ from ml_assets.console_models import (
     print_versions_side_by_side,
 )
 from ml_assets.orchestration import decisions, provenance, staleness, summary
+from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.partitions import case_days, case_weeks, daily_tables_of
 from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date
@@ -364,8 +365,11 @@ def _listening() -> Iterator[_Listener]:
         TextColumn("partitions"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=out, transient=True, disable=not sys.stdout.isatty()) as progress:
-        yield _Listener(progress)
+    try:
+        with Progress(*columns, console=out, transient=True, disable=not sys.stdout.isatty()) as progress:
+            yield _Listener(progress)
+    except ExtractError as error:
+        _fail(str(error))
 
 
 def _exit_on_failed(results: list[RunResult]) -> None:

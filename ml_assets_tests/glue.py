@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import dagster as dg
 import dagster._core.pipes.utils
 import dagster_aws.pipes.clients.glue
 import obstore
@@ -30,6 +31,8 @@ from moto.server import ThreadedMotoServer
 
 from ml_assets.folders import Bucket, folder_at
 from ml_assets.jobs import glue_extract
+from ml_assets.orchestration.pipeline import build_defs
+from ml_assets.use_case import Day, UseCase
 
 BUCKET = "lake"
 SCRIPT = Path(glue_extract.__file__)
@@ -115,6 +118,17 @@ def running_aws() -> Iterator[Aws]:
                 script.wait()
             aws.post("/moto-api/reset-auth", b"inf")
             server.stop()
+
+
+def extracted(case: UseCase, name: str, days: Sequence[Day]) -> None:
+    """Materialises an extract, with the store and the AWS that the environment names."""
+    instance = dg.DagsterInstance.ephemeral()
+    build_defs([case]).resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey([case.name, name])],
+        tags={"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]},
+    )
+    instance.dispose()
 
 
 def _start(aws: Aws, folder: Path) -> Callable[..., str]:

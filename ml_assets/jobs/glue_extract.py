@@ -1,7 +1,7 @@
-"""The script of an AWS Glue job: days of a database or of files in S3, as one Parquet object a day.
+"""The script of an AWS Glue job: days of a database's table or query, or of files below a prefix of S3, as one Parquet object a day.
 
-Upload this one file and make a job of it (Spark or Python shell; it uses no Spark) with the additional Python modules `dagster-pipes`,
-`pandas`, `pyarrow`, `sqlalchemy` and a driver such as `psycopg[binary]`. Its arguments:
+Upload this one file and make a job of it (Spark or Python shell, Python 3.9 or later; it uses no Spark) with the additional Python modules
+`dagster-pipes`, `pandas`, `pyarrow`, `sqlalchemy` and a driver such as `psycopg[binary]`. Its arguments:
 
     --source  an address of SQLAlchemy's or a JDBC one, without a password, or s3://bucket/prefix of Parquet and CSV files
     --rows    of a database: a table, or a query that begins with SELECT or WITH
@@ -35,6 +35,7 @@ import sqlalchemy as sa
 from dagster_pipes import (
     PipesCliArgsParamsLoader,
     PipesContext,
+    PipesParamsLoader,
     PipesS3ContextLoader,
     PipesS3MessageWriter,
     open_dagster_pipes,
@@ -52,7 +53,7 @@ class ExtractError(Exception):
 def main(arguments: Sequence[str]) -> None:
     """Extract the days that Dagster asks for."""
     asked = _parser().parse_known_args(arguments)[0]
-    params = PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
+    params: PipesParamsLoader = PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
     if not params.is_dagster_pipes_process():
         raise ExtractError("nobody asks for days: this job is started by Dagster")
     s3 = boto3.client("s3")
@@ -71,8 +72,8 @@ def main(arguments: Sequence[str]) -> None:
             )
         # Outside of `except`, so that no traceback brings the original error along, which may quote a password.
         for secret in secrets:
-            for written in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):  # as addresses have it
-                told = told.replace(written, "***")
+            for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret), repr(secret)[1:-1]):
+                told = told.replace(form, "***")
         pipes.report_custom_message({"error": told})
         raise ExtractError(told)
 
@@ -131,7 +132,8 @@ def _address(asked: argparse.Namespace, secrets: list[str]) -> sa.URL:
 def _of_database(url: sa.URL, rows: str, days: Sequence[str], time: str, timezone: str) -> Iterator[tuple[str, pa.Table]]:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     name = ".".join(engine.dialect.identifier_preparer.quote(part) for part in rows.split("."))
-    table: Any = sa.text(f"({rows}) AS extracted" if re.match(r"\s*(select|with)\b", rows, re.IGNORECASE) else name)
+    query = re.match(r"\s*(select|with)\b", rows, re.IGNORECASE)
+    table: Any = sa.text((f"({rows}) AS extracted" if query else name).replace(":", "\\:"))  # which else begins a parameter
     column: Any = sa.column(time)
     with engine.connect() as connection:
         example = connection.execute(sa.select(column).select_from(table).where(column.is_not(None)).limit(1)).scalar()

@@ -46,7 +46,9 @@ or in the pages of an HTTP interface (`sources.http.Pages`), or in server-sent e
     [chargebacks.stream]
     url = "https://api.example.com/chargebacks"
 
-or in files that an AWS Glue job writes first, one a day (`jobs.glue_extract`), where `folder` is in S3:
+or in files in S3 that an AWS Glue job writes first, one a day (`jobs.glue_extract`):
+
+    folder = "s3://bucket/prefix"
 
     [transactions]
     files = "payments/{day}/*.parquet"
@@ -151,8 +153,6 @@ class TableMapping(BaseModel):
 
     files: Annotated[str, AfterValidator(_pattern)] | None = None
     """Glob below the folder."""
-    glue: GlueMapping | None = None
-    """The job that writes `files`, one a day."""
     rows: str | None = None
     """Instead of `files`: a table of the database, or a query."""
     topic: str | None = None
@@ -171,6 +171,8 @@ class TableMapping(BaseModel):
     delayed: dict[str, _ColumnName] = Field(default_factory=dict)
     """Delivered column → a time in the files, `delay_days` before the delivered one. A delay of 0 reads text as a time."""
     delay_days: float = Field(default=0, ge=0, allow_inf_nan=False)
+    glue: GlueMapping | None = None
+    """The job that writes `files`, one a day."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -14,8 +14,9 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
-import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from ml_assets.cli import app
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import recipes, stale_days
@@ -25,8 +26,6 @@ from ml_assets.use_case import Day, UseCase, day_range, shift
 from ml_assets.use_cases import find
 from ml_assets_tests.end_to_end.conftest import open_instance
 from ml_assets_tests.glue import BUCKET, Aws, running_aws
-from ml_assets_tests.sources import test_contract as contract
-from ml_assets_tests.sources.test_contract import wanted  # noqa: F401  # a fixture
 
 START = "2018-04-01"
 DAYS = day_range(START, shift(START, 4))
@@ -144,9 +143,10 @@ def test_run_extracts_the_days_that_are_asked_for_and_not_there_and_no_others(ba
     assert bank.published("transactions") == {DAYS[0]: 3, DAYS[1]: 2, DAYS[2]: 0, DAYS[3]: 4, DAYS[4]: 1}
 
 
-def test_what_is_in_the_same_files_is_not_read_before_these_are_there(bank: Bank) -> None:
-    outcome = bank.run(DAYS[0], DAYS[0], ("raw_chargebacks", *LINE[:2]))
-    assert [check for check in outcome.get_asset_check_evaluations() if not check.passed] == []
+@pytest.mark.parametrize("table", ["raw_transactions", "raw_chargebacks"])
+def test_what_is_in_files_of_a_job_is_not_read_before_these_are_there(bank: Bank, table: str) -> None:
+    graph = build_defs([bank.case], store=bank.store).resolve_asset_graph()
+    assert dg.AssetKey(["card_fraud", "extract_transactions"]) in graph.get(dg.AssetKey(["card_fraud", table])).parent_keys
 
 
 def test_a_day_that_is_extracted_again_is_read_again_where_it_changed(bank: Bank) -> None:
@@ -177,6 +177,16 @@ def test_a_script_that_fails_says_why_and_nothing_is_ingested(bank: Bank) -> Non
     assert "OperationalError: no such table: payments" in bank.everything_told()
     assert (bank.published("extract_transactions"), bank.published("raw_transactions")) == ({}, {})
     assert bank.written() == []
+
+
+def test_a_command_says_in_one_line_why_a_job_failed(bank: Bank) -> None:
+    bank.declare(source=f"sqlite:///{bank.folder}/nothing.db")
+    bank.patch.setenv("ML_ASSETS_ROOT", str(bank.folder / "root"))
+    words = ["materialize", "card_fraud", "--select", "extract_transactions", "--from", DAYS[0], "--to", DAYS[0]]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "error: Glue job extract: OperationalError: no such table: payments" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_a_script_that_cannot_even_begin_says_why(bank: Bank) -> None:
@@ -248,8 +258,7 @@ def test_a_script_that_is_killed_while_it_writes_loses_nothing_and_doubles_nothi
 def test_days_that_were_reported_before_a_failure_are_not_extracted_again(bank: Bank) -> None:
     script = bank.aws.objects()["scripts/extract.py"].decode()
     failing = script.replace(
-        "        version = _write(",
-        f'        assert day != "{DAYS[3]}", "the disk is full"\n        version = _write(',
+        "        version = _write(", f'        assert day != "{DAYS[3]}", "the disk is full"\n        version = _write('
     )
     bank.aws.make_job("failing", failing)
     bank.declare(job="failing")
@@ -335,25 +344,3 @@ def test_a_password_in_an_argument_is_refused_and_not_repeated(bank: Bank) -> No
     with pytest.raises(ExtractError, match="--source has a password"):
         bank.run(DAYS[0], DAYS[0])
     assert "hunter2" not in bank.everything_told()
-
-
-def test_the_contract_of_all_sources_holds(bank: Bank, wanted: tuple[pd.DataFrame, list[str]]) -> None:  # noqa: F811
-    """The same week as through every other source: `sources/test_contract.py`."""
-    week = day_range(START, shift(START, 6))
-    engine = sa.create_engine(f"sqlite:///{bank.database}", poolclass=sa.NullPool)
-    contract.FIRST_TRY[contract.NAMES].to_sql("payments", engine, index=False, if_exists="replace")
-    bank.declare()
-    toml = bank.folder / "bank.toml"
-    toml.write_text(toml.read_text().partition("[chargebacks]")[0])
-    bank.run(week[0], week[6])
-    assert bank.published("raw_transactions")[week[4]] == len(contract.FIRST_TRY)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM payments")
-        contract.ROWS[contract.NAMES].to_sql("payments", connection, index=False, if_exists="append", chunksize=10_000)
-    outcome = bank.run(week[0], week[6])
-    assert [check for check in outcome.get_asset_check_evaluations() if not check.passed and check.severity.name == "ERROR"] == []
-    tables = bank.store.tables(bank.case)
-    found = contract.comparable(tables.read("transactions"))
-    pd.testing.assert_frame_equal(found, wanted[0][found.columns])
-    assert set(wanted[0].columns) == set(found.columns)
-    assert contract.reasons(tables.read("rejected_transactions")) == wanted[1]

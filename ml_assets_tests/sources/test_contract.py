@@ -6,6 +6,7 @@ Every source reads from its own real server; what is compared is the clean table
 import gzip
 import io
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from ml_assets.use_cases.card_fraud.simulator import World, payments
 from ml_assets_tests.brokers import running_noida, running_tansu
 from ml_assets_tests.buckets import ObjectServer, put, running_gcs, running_s3
 from ml_assets_tests.feeds import Api, running_api
+from ml_assets_tests.glue import BUCKET, Aws, extracted, running_aws
 from ml_assets_tests.postgres import running_postgres
 
 START = "2018-04-01"
@@ -100,6 +102,25 @@ class Sources:
                 ROWS[NAMES].to_sql("payments", connection, index=False, if_exists="append", chunksize=10_000)
 
         return f'database = "{url}"', 'rows = "payments"', deliver
+
+    def glue(self, aws: Aws, url: str) -> tuple[str, str, Deliver]:
+        """Rows of a database that a job extracts into S3, over what it wrote of a day before."""
+        _, _, fill = self.database(url)
+        aws.make_job("extract-payments")
+        aws.make_secret("bank/reader", "a-password")
+        aws.client("s3").put_object(Bucket=BUCKET, Key="bank/2018-04-05/part.parquet", Body=as_bytes(FIRST_TRY, ".parquet"))
+        self.settings |= aws.settings
+        environment = self.held.enter_context(pytest.MonkeyPatch.context())
+        for name, value in {**self.settings, "ML_ASSETS_CARD_FRAUD_FILES": str(self.folder / "bank.toml")}.items():
+            environment.setenv(name, value)
+
+        def deliver() -> None:
+            fill()
+            extracted(find("card_fraud", os.environ), "extract_transactions", DAYS)
+
+        arguments = f'{{source = "{url}", rows = "payments", secret = "bank/reader"}}'
+        job = f'glue = {{job = "extract-payments", arguments = {arguments}}}'
+        return f'folder = "s3://{BUCKET}/bank"', f'files = "{{day}}/*.parquet"\n{job}', deliver
 
     def broker(self, broker: Any) -> tuple[str, str, Deliver]:
         broker.make("bank", partitions=3)
@@ -196,6 +217,7 @@ WAYS: dict[str, Callable[[Sources], tuple[str, str, Deliver]]] = {
     "GCS": lambda to: to.bucket(to.held.enter_context(running_gcs()), ".parquet"),
     "PostgreSQL": lambda to: to.database(to.held.enter_context(running_postgres()).url),
     "SQLite": lambda to: to.database(f"sqlite:///{to.folder}/bank.db"),
+    "Glue": lambda to: to.glue(to.held.enter_context(running_aws()), to.held.enter_context(running_postgres()).url),
     "Kafka, noida": lambda to: to.broker(to.held.enter_context(running_noida())),
     "Kafka, Tansu": lambda to: to.broker(to.held.enter_context(running_tansu(to.held.enter_context(running_s3())))),
     "HTTP": lambda to: to.http("pages"),

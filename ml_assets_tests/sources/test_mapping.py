@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ml_assets.folders import LocalFolder
 from ml_assets.sources import mapping as form
-from ml_assets.sources.mapping import read_mapping, source_of
+from ml_assets.sources.mapping import extracts_of, read_mapping, source_of
 
 TOML = """
 start = "2018-04-01"
@@ -64,7 +64,7 @@ def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text("\n".join([*lines, *(line for line in part.splitlines() if line.startswith("    "))]))
         shown.append(read_mapping(file, {"PGPASSWORD": "se/cret", "KAFKA_PASSWORD": "se/cret", "TOKEN": "se/cret"}))
-    mapping, database, kafka, http = shown
+    mapping, database, kafka, http, glue = shown
     assert (database.database, database.tables["transactions"].rows) == (
         "postgresql+psycopg://reader:se%2Fcret@db.example.com/bank",
         "payments",
@@ -73,6 +73,8 @@ def test_the_form_that_the_module_shows_is_valid(tmp_path: Path) -> None:
     assert http.tables["transactions"].pages is not None
     assert http.tables["transactions"].pages.headers == {"Authorization": "Bearer se/cret"}
     assert "se/cret" not in repr(kafka) + repr(http)
+    assert glue.tables["transactions"].glue is not None
+    assert glue.tables["transactions"].glue.job == "extract-payments"
     assert source_of(mapping, "transactions", day_column="paid_at").columns["transaction_id"] == "TRANSACTION_ID"
     assert source_of(mapping, "chargebacks", day_column="reported_at").where == ("TX_FRAUD", "1")
 
@@ -260,3 +262,58 @@ def test_what_may_be_left_out_is_said_where_a_column_is_missing(file: Path) -> N
             known=("transaction_id", "bank", "scenario"),
             optional=("scenario",),
         )
+
+
+GLUE = """
+start = "2018-04-01"
+timezone = "Europe/Berlin"
+folder = "s3://lake/bank/"
+
+[transactions]
+files = "payments/{day}/*.parquet"
+glue = {job = "extract-payments", arguments = {source = "postgresql://db/bank", rows = "payments", secret = "bank/reader"}}
+columns = {paid_at = "AT"}
+
+[chargebacks]
+of = "transactions"
+delay_days = 7
+delayed = {reported_at = "AT"}
+"""
+DAY_COLUMNS = {"transactions": "paid_at", "chargebacks": "reported_at"}
+
+
+def test_a_job_writes_the_files_of_a_table_and_of_those_of_it(file: Path) -> None:
+    file.write_text(GLUE)
+    [extract] = extracts_of(read_mapping(file), DAY_COLUMNS)
+    assert (extract.name, extract.job, extract.arguments["secret"]) == ("extract_transactions", "extract-payments", "bank/reader")
+    assert extract.to == "s3://lake/bank/payments/{day}/part.parquet"
+    assert (extract.time, extract.timezone) == ("AT", "Europe/Berlin")
+    assert extract.readers == {"transactions": 0, "chargebacks": 8}, "a clock that is changed may make it a day more"
+    file.write_text(TOML)
+    assert extracts_of(read_mapping(file), DAY_COLUMNS) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("s3://lake/bank/", "payments", "transactions.glue writes to S3: expected folder = "),
+        ("payments/{day}/*.parquet", "payments/*.parquet", "has a Parquet file a day"),
+        ("payments/{day}/*.parquet", "payments/{day}.csv", "has a Parquet file a day"),
+        ("payments/{day}/*.parquet", "**/{day}/*.parquet", "has a Parquet file a day"),
+        ('job = "extract-payments"', 'job = ""', "transactions.glue.job is '',"),
+        ('job = "extract-payments"', 'name = "extract-payments"', "transactions.glue.name: unknown, expected job, arguments"),
+        ('secret = "bank/reader"', 'password = "${PGPASSWORD}"', "everybody who sees the job can read them"),
+        ('columns = {paid_at = "AT"}', 'columns = {paid_at = "AT"}\nflag = "OK"', "expected neither `flag` nor `delayed`"),
+    ],
+)
+def test_what_cannot_be_extracted_is_said(file: Path, old: str, new: str, said: str) -> None:
+    assert GLUE.count(old) == 1
+    file.write_text(GLUE.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_mapping(file, {"PGPASSWORD": "hunter2"})
+
+
+def test_a_job_has_to_know_which_column_says_the_day(file: Path) -> None:
+    file.write_text(GLUE.replace('columns = {paid_at = "AT"}', 'columns = {amount = "SUM"}'))
+    with pytest.raises(ValueError, match=r"\[transactions\] columns.paid_at: expected the column in the files that says the day"):
+        extracts_of(read_mapping(file), DAY_COLUMNS)
