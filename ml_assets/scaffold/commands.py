@@ -26,7 +26,8 @@ def commands() -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Of the case, such as late_orders.", metavar="NAME")],
-    file: Annotated[Path, typer.Option("--from", help="Parquet, CSV or JSON lines with one row an event.", metavar="FILE")],
+    file: Annotated[str, typer.Option("--from", help="Parquet, CSV or JSON lines with one row an event.", metavar="FILE")],
+    known_after: Annotated[str, typer.Option(help="How long after an event its label is known, which no file says: 30m, 12h, 7d.")],
     time: Annotated[str | None, typer.Option(help="Column that says when an event happened.", metavar="COLUMN")] = None,
     label: Annotated[str | None, typer.Option(help="Column with two values: what is predicted.", metavar="COLUMN")] = None,
     id: Annotated[str | None, typer.Option(help="Column that identifies an event.", metavar="COLUMN")] = None,
@@ -35,7 +36,6 @@ def new(
         Columns, typer.Option(help="Column that is known only with the label; may be repeated.", metavar="COLUMN")
     ] = None,
     positive: Annotated[str | None, typer.Option(help="The value of the label that is a positive.")] = None,
-    known_after: Annotated[str, typer.Option(help="How long after an event its label is known: 30m, 12h, 7d.")] = "1d",
     timezone: Annotated[str, typer.Option(help="In which a day is a day, and clock times without an offset are.")] = "UTC",
 ) -> None:
     """Write a use case from a file of events: five files to read and correct, ready to run. What is not clear is asked for."""
@@ -51,7 +51,11 @@ def new(
             known_after=_duration(known_after),
             timezone=timezone,
         )
-        found = infer(file, wishes)
+        if "://" in file:
+            raise CannotInferError(
+                f"--from: {file}, expected a file on this machine: copy some weeks of events here; the case can read there later"
+            )
+        found = infer(Path(file), wishes)
         place = add(name, found)
     except (CannotInferError, CannotWriteError) as error:
         _fail(str(error))
@@ -67,6 +71,7 @@ def _tell(name: str, found: Inferred, place: Path) -> None:
         ("entities", [each.source for each in found.entities] or ["none: name columns that events have in common with --entity"]),
         ("numbers", [each.source for each in found.numbers]),
         ("categories", [each.source for each in found.categories]),
+        ("known after", [_said(found.known_after)]),
         ("known later", [each.source for each in found.after]),
         ("left out", [f"{source} ({why})" for source, why in found.left_out.items()]),
     ):
@@ -74,6 +79,11 @@ def _tell(name: str, found: Inferred, place: Path) -> None:
             out.print(f"  {what:<12}{escape(', '.join(columns))}", soft_wrap=True)
     out.print(f"  {'live from':<12}{found.first_go_live}, a Monday: the first model learns from the days before it", soft_wrap=True)
     out.print(f"Read {place / 'README.md'}, then: ml-assets run {name}", soft_wrap=True)
+
+
+def _said(time: timedelta) -> str:
+    unit = next(unit for unit in ("d", "h", "m") if not time % _UNITS[unit])
+    return f"{time // _UNITS[unit]}{unit}"
 
 
 def _duration(text: str) -> timedelta:

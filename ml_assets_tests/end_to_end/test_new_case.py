@@ -33,7 +33,8 @@ def test_film_ratings_get_from_a_file_to_scores(tmp_path: Path) -> None:
     before = hashes(project)
     text = (project / "ml_assets" / "use_cases" / "__init__.py").read_text()
 
-    made = command(project, "-m", "ml_assets", "new", "film_ratings", "--from", str(tmp_path / "ratings.parquet"))
+    file = str(tmp_path / "ratings.parquet")
+    made = command(project, "-m", "ml_assets", "new", "film_ratings", "--from", file, "--known-after", "1d")
     assert made.returncode == 0, made.stdout + made.stderr
     after = hashes(project)
     changed = {name for name in after if after[name] != before.get(name)}

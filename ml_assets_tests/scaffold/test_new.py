@@ -73,10 +73,28 @@ def test_a_new_case_is_five_files_and_a_line_and_keeps_every_rule_of_the_project
     before, register = hashes(project), project / "ml_assets" / "use_cases" / "__init__.py"
     text = register.read_text()
     made = command(
-        project, "-m", "ml_assets", "new", "late_orders", "--from", str(file), "--after", "weight", "--timezone", "Europe/Berlin"
+        project,
+        "-m",
+        "ml_assets",
+        "new",
+        "late_orders",
+        "--from",
+        str(file),
+        "--known-after",
+        "36h",
+        "--after",
+        "weight",
+        "--timezone",
+        "Europe/Berlin",
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    for said in ("late: yes is a positive, 25.0% of all", "entities    shopId", "known later weight", "a Monday"):
+    for said in (
+        "late: yes is a positive, 25.0% of all",
+        "entities    shopId",
+        "known after 36h",
+        "known later weight",
+        "a Monday",
+    ):
         assert said in made.stdout
 
     after = hashes(project)
@@ -88,7 +106,7 @@ def test_a_new_case_is_five_files_and_a_line_and_keeps_every_rule_of_the_project
     assert before.keys() <= after.keys()
     assert added_lines(text, register.read_text()) == ['    "late_orders",']
 
-    again = command(project, "-m", "ml_assets", "new", "late_orders", "--from", str(file))
+    again = command(project, "-m", "ml_assets", "new", "late_orders", "--from", str(file), "--known-after", "1d")
     assert (again.returncode, "is there already" in again.stdout) == (1, True)
     assert hashes(project) == after
 
