@@ -42,7 +42,7 @@ ui: $(VENV)/.run ## Dagster's web interface with schedules and sensors, on port 
 
 .PHONY: test
 test: $(VENV)/.dev browser ## every test, on two cores
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: $(VENV)/.dev ## format, lint, types, architecture
