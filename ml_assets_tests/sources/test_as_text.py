@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.sources import as_text
@@ -17,6 +17,7 @@ ALMOST = st.from_regex(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | ALMOST, max_size=4))
 @example(["2018-04-01T09:30:00Z", None])
 @example(["2018-04-01T09:30:00.1234567Z"])
