@@ -459,6 +459,39 @@ class Investigation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Monitoring:
+    """When a model in force is worth a warning, and what follows from one.
+
+    Windows end with the day that they are about and are a week long, so that each holds every weekday once. An index is of `drift`.
+    """
+
+    window_days: int = 7
+    minimum_rows: int = 500
+    """With fewer events in the window nothing is said about drift."""
+    max_psi: float = 0.25
+    """Of a feature."""
+    max_psi_of_score: float = 0.1
+    expected_to_drift: tuple[str, ...] = ()
+    """Features that move with the calendar: shown, and no reason for a warning."""
+    min_drifted_importance: float = 0.2
+    """Drifted features that carry this share of the model's gain call for a new model, as a drifted score does."""
+    max_fall: float = 0.1
+    """Of average precision over the window, below what the hold-out promised."""
+    max_miscalibration: float = 1.5
+    """Positives in the window over those expected, or the other way round."""
+    minimum_positives: int = 30
+    """With fewer in the window nothing is said about performance."""
+    quiet_days: int = 7
+    """A warning after fewer days without one belongs to the same onset."""
+    retrain: bool = True
+    """Whether an onset starts a new model, which has to pass the gate."""
+    shadow: bool = True
+    """Whether the model that lost a week's decision scores the week, too, and is compared."""
+    remake_late: bool = True
+    """Whether what was made from a day is made again when the day comes late or changes; otherwise it is shown as stale."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UseCase:
     """One prediction problem, whole."""
 
@@ -480,6 +513,7 @@ class UseCase:
     gate: Gate
     training: Training
     investigation: Investigation | None = None
+    monitoring: Monitoring = field(default_factory=Monitoring)
     extracts: tuple[Extract, ...] = ()
     scores_without_state: bool = False
     """Whether the online scorer, while its store is down, scores with what it does not know missing, and says so; or does not score."""

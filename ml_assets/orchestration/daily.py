@@ -10,13 +10,13 @@ import dagster as dg
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
-from ml_assets.orchestration.planning import Recipe, expected_inputs, known_back, recipes
+from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
 from ml_assets.orchestration.staleness import observations, observations_after, provenance_tags, seen_by_now
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.sources.files import PROVENANCE
-from ml_assets.stages import features, ingest, labels, monitor, package, point_in_time, score
+from ml_assets.stages import features, ingest, labels, package, point_in_time, score
 from ml_assets.stages.clean import accounting_findings, clean
 from ml_assets.stages.quality import Verdict, audit
 from ml_assets.stages.stretches import stretches
@@ -32,6 +32,12 @@ REJECTED_COLUMNS = (
     Column(name="reason", dtype=DType.STRING),
     Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
 )
+
+
+HEAVY = "heavy"
+"""Pool of the steps that take all cores and most of the memory: dagster.yaml lets one run of them at a time."""
+READ_AGAIN = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""A source that fails is asked twice more within ten seconds; after that the night's schedule tries."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +101,9 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         yield Made(table=table.raw_name, rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
     specs = {table.raw_name: {check: "The source could be read, and every row that it counts is here, once."}}
-    return stage(case, make, specs, recipe=table.raw_name, kinds={"csv", "deltalake"}, daily=table.daily, group="raw")
+    return stage(
+        case, make, specs, recipe=table.raw_name, kinds={"csv", "deltalake"}, daily=table.daily, group="raw", retries=READ_AGAIN
+    )
 
 
 def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
@@ -199,6 +207,7 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
         schemas={"features": columns},
         group="features",
         bound=(case.events, case.lookback_days),
+        pool=HEAVY,
     )
 
 
@@ -230,40 +239,6 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
     )
 
 
-def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
-    """How the model in force did on a day, once every label of the day is known."""
-    check = "performance_is_of_labelled_events"
-    columns = monitor.PERFORMANCE_COLUMNS
-
-    def make(days: Days) -> Iterator[Made]:
-        known = days.around("labels", back=known_back(case), ahead=case.label_lookback_days)
-        first = {day: case.week_of(day) for day in days.ready}
-        rows = monitor.daily_performance(days.tables.read("scores", days.ready), known, first, case=case)
-        verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])
-        figures = rows.drop_duplicates("day", keep="last").set_index("day").drop(columns="model_version").to_dict("index")
-        yield Made(
-            table="live_performance",
-            rows=rows,
-            columns=columns,
-            inputs=days.inputs,
-            checks={check: verdicts},
-            shown={
-                str(day): {str(name): float(value) for name, value in row.items() if value == value} for day, row in figures.items()
-            },
-        )
-
-    specs = {"live_performance": {check: "Every event of the day has its label; metrics lie between 0 and 1."}}
-    return stage(
-        case,
-        make,
-        specs,
-        recipe="live_performance",
-        kinds={"pandas", "deltalake"},
-        schemas={"live_performance": columns},
-        group="monitoring",
-    )
-
-
 def stage(
     case: UseCase,
     make: Stage,
@@ -276,6 +251,8 @@ def stage(
     daily: bool = True,
     bound: tuple[str, int] | None = None,
     blocks: bool = True,
+    pool: str | None = None,
+    retries: dg.RetryPolicy | None = None,
 ) -> dg.AssetsDefinition:
     """An asset step over a range: reads what is ready, makes it, publishes the good days of each table.
 
@@ -308,6 +285,8 @@ def stage(
         ],
         check_specs=[spec for of_table in specs.values() for spec in of_table],
         backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
+        pool=pool,
+        retry_policy=retries,
     )
     def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
         asked = list(context.partition_keys) if daily else [WHOLE]
@@ -379,6 +358,10 @@ _DESCRIPTIONS = {
     "labels": "The truth about events, filed under the day on which it became known.",
     "features": "One row an event: everything the model is told, from what was known at the moment of the prediction.",
     "scores": "Score and decision for each event by the model in force on its day, beside the two forecasts it has to beat.",
+    "shadow_scores": "Score and decision for each event by the model that lost the week's decision. Nobody acts on them.",
+    "estimated_performance": "How well the model in force does on the day, estimated from its own confidence before any label is known.",
+    "drift_report": "How far the last days' events and scores are from those that the model in force was judged on, feature by feature.",
+    "performance_report": "What the model promised on its hold-out, what was estimated, and what came true, over the last days.",
     "online_state": "What the online scorer must remember of each day, in the online store; here, how much of each table that is.",
     "prediction_log": "What the online scorer answered about each event, with the features that it had.",
     "live_performance": "How the model in force did on the day, once the truth about every event of it is known.",

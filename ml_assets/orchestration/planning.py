@@ -21,6 +21,8 @@ from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.stages import (
     clean,
+    drift,
+    estimate,
     features,
     ingest,
     kept,
@@ -30,11 +32,15 @@ from ml_assets.stages import (
     online_state,
     package,
     point_in_time,
+    promise,
     quality,
+    reference,
     score,
+    shadow,
     skew,
     windows,
 )
+from ml_assets.stages.evaluate import Report
 from ml_assets.storage.tables import Entry, content_hashes, fingerprint
 from ml_assets.use_case import WHOLE, Day, Reported, UseCase, shift
 
@@ -165,8 +171,38 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
             missing="no model was in force on this day, or some of its labels are not known yet",
         )
     )
+    found += _watching_recipes(case)
+    if case.monitoring.shadow:
+        found.append(
+            Recipe(
+                table="shadow_scores",
+                inputs=(Input(table="features"),),
+                code=code_of(shadow, model, package, quality),
+                also=_in_shadow(case),
+                also_named="model_in_shadow",
+                also_from=("evaluation_report", "deployed_model"),
+                missing="no model is compared with the one in force on this day",
+            )
+        )
     found += _online_recipes(case, dimensions)
     return {recipe.table: recipe for recipe in found}
+
+
+def _watching_recipes(case: UseCase) -> Iterator[Recipe]:
+    """What watches the model in force. What the model is compared with is in its package, and so told by the version in the scores."""
+    window = case.monitoring.window_days - 1
+    watched = fingerprint(case.monitoring)
+    yield Recipe(table="estimated_performance", inputs=(Input(table="scores"),), code=code_of(estimate, reference, quality))
+    yield Recipe(
+        table="drift_report",
+        inputs=(Input(table="features", back=window), Input(table="scores", back=window)),
+        code=code_of(drift, reference, model, package, quality) + watched,
+    )
+    yield Recipe(
+        table="performance_report",
+        inputs=(Input(table="live_performance", back=window), Input(table="estimated_performance", back=window)),
+        code=code_of(promise, reference, quality) + watched,
+    )
 
 
 def _extracted(case: UseCase, table: str) -> Iterator[Input]:
@@ -211,6 +247,24 @@ def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
     def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
         found = {day: store.models.in_force(case.name, day) for day in days}
         return {day: deployed[1] for day, deployed in found.items() if deployed is not None}
+
+    return versions
+
+
+def shadow_versions(case: UseCase, store: Store, days: Sequence[Day]) -> dict[Day, tuple[str, str]]:
+    """For each day with a model in force and one in shadow, both versions."""
+    reports = {first: Report.from_json(text) for first, text in store.models.reports(case.name).items()}
+    found = {}
+    for day, (_, in_force) in store.models.in_force_on(case.name, days).items():
+        decided = max((first for first in reports if first <= day), default=None)
+        if decided is not None and (version := shadow.shadow_of(reports[decided], in_force)) is not None:
+            found[day] = (in_force, version)
+    return found
+
+
+def _in_shadow(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        return {day: fingerprint(*pair) for day, pair in shadow_versions(case, store, days).items()}
 
     return versions
 

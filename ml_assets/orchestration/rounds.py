@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from ml_assets.orchestration import backtest
+from ml_assets.orchestration.conditions import pages_of
 from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, stale_days
+from ml_assets.orchestration.sensors import CASE_TAG, RANGE
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weekly import GATE
-from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, possible_weeks, stale_weeks
+from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, go_lives, possible_weeks, stale_weeks
 from ml_assets.use_case import WHOLE, Day, Table, UseCase
 
-AFTER_DEPLOYMENT = ("scores", "live_performance")
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+AFTER_DEPLOYMENT = (
+    *("scores", "estimated_performance", "drift_report", "live_performance", "performance_report"),
+    "shadow_scores",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,11 +64,11 @@ class Runner:
         """
         self.begun(title, len(tables) * _count(self.case, first, last, weekly=set(tables) <= set(WEEKLY)))
         definitions = build_defs([self.case], store=self.store, loggers={"terminal": self._logger()})
-        tags = {} if first == WHOLE else dict(zip(_RANGE, (first, last), strict=True))
+        tags = {} if first == WHOLE else dict(zip(RANGE, (first, last), strict=True))
         outcome = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey([self.case.name, table]) for table in tables],
-            tags={**tags, "ml_assets/why": title},
+            tags={**tags, CASE_TAG: self.case.name, "ml_assets/why": title},
             run_config={"loggers": {"terminal": {}}},
         )
         events = outcome.all_events
@@ -101,7 +104,7 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     """Everything stale, from source to live performance, up to a last day (by default the last of the case)."""
     case = runner.case
     days = [day for day in case_days(case).get_partition_keys() if last is None or day <= last]
-    weeks = [week for week in case_weeks(case).get_partition_keys() if week <= days[-1]]
+    weeks = go_lives(case, runner.store, [week for week in case_weeks(case).get_partition_keys() if week <= days[-1]])
     known = recipes(case)
     for table in case.dimensions:
         changed = any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name))
@@ -117,13 +120,13 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     for reason in missing:
         runner.say(f"no candidate for {reason}")
     told = set.intersection(*(_told(runner, name) for name in (CANDIDATE, REPORT)))
-    stale = stale_weeks(case, runner.store, possible) or [week for week in possible if week not in told]
-    for first, last in contiguous(stale, step=7):
+    stale = stale_weeks(case, runner.store, possible) or [week for week in possible if case.week_of(week) not in told]
+    for first, last in contiguous(sorted({case.week_of(week) for week in stale}), step=7):
         runner.run(WEEKLY, first, last, title="models")
     if weeks:
-        _settle(runner, [known[name] for name in AFTER_DEPLOYMENT], [day for day in days if day >= weeks[0]])
-    if backtest.is_stale(case, runner.store):
-        runner.run([backtest.BACKTEST], WHOLE, WHOLE, title="weeks side by side")
+        _settle(runner, [known[name] for name in AFTER_DEPLOYMENT if name in known], [day for day in days if day >= weeks[0]])
+    if pages := [name for name, is_stale in pages_of(case).items() if is_stale(case, runner.store)]:
+        runner.run(pages, WHOLE, WHOLE, title="pages")
 
 
 def _without_its_rejected(runner: Runner, table: Table) -> bool:

@@ -1,4 +1,4 @@
-"""What makes days by itself: a sensor for each table that looks at its source, and one for each case that follows with what depends on it.
+"""What makes days by itself: a sensor for each table that looks at its source. What depends on it follows by `conditions`.
 
 Belongs here: when to start a run, and of which partitions. Does not: what is stale (`planning`), how it is made (`daily`).
 
@@ -8,20 +8,22 @@ cursor holds what was asked for and is not there yet, so that it survives restar
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
+from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration.partitions import case_days, contiguous, daily_tables_of
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.storage.tables import fingerprint
-from ml_assets.use_case import Day, Extract, Table, UseCase, WatchedSource
+from ml_assets.use_case import WHOLE, Day, Extract, Table, UseCase, WatchedSource
 
 MOST_DAYS = 31
 """Partitions that one tick asks for; what is left comes with the next one."""
-EVERY_SECONDS = 30
+CASE_TAG = "ml_assets/case"
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 Asked = dict[str, dict[Day, str]]
 """Table, day and the inputs from which it was asked for."""
 
@@ -30,16 +32,15 @@ class SourceError(RuntimeError):
     """A source cannot be asked; the tick fails, and says why."""
 
 
-def sensors(case: UseCase) -> Iterator[dg.SensorDefinition]:
-    """All sensors of a case. Each table has its own, so that a source that is down does not keep another one from being read."""
+def sensors(case: UseCase, *, seconds: int) -> Iterator[dg.SensorDefinition]:
+    """A sensor for each table, so that a source that is down does not keep another one from being read. All are on by default."""
     for extract in case.extracts:
-        yield extract_sensor(case, extract)
-    for table in case.daily_tables:
-        yield delivery_sensor(case, table)
-    yield follow_up_sensor(case)
+        yield extract_sensor(case, extract, seconds=seconds)
+    for table in case.tables:
+        yield delivery_sensor(case, table, seconds=seconds)
 
 
-def extract_sensor(case: UseCase, extract: Extract) -> dg.SensorDefinition:
+def extract_sensor(case: UseCase, extract: Extract, *, seconds: int) -> dg.SensorDefinition:
     """Asks for the days that are over and of which a job has not yet written the file."""
     line = [recipes(case)[extract.name]]
 
@@ -47,15 +48,16 @@ def extract_sensor(case: UseCase, extract: Extract) -> dg.SensorDefinition:
         name=f"{case.name}__{extract.name}_due",
         description=f"Days that are over and that the job {extract.job} has not extracted.",
         target=_assets(case, line),
-        minimum_interval_seconds=EVERY_SECONDS,
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def due(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult:
-        return _result(case, store, line, line, case_days(case).get_partition_keys(), context.cursor)
+        return _result(case, store, line, line, _over(case, store), context.cursor)
 
     return due
 
 
-def delivery_sensor(case: UseCase, table: Table) -> dg.SensorDefinition:
+def delivery_sensor(case: UseCase, table: Table, *, seconds: int) -> dg.SensorDefinition:
     """Asks for the days of a table that its source delivers for the first time, or other than they were read."""
     line = [recipes(case)[table.raw_name], recipes(case)[table.name]]
 
@@ -63,41 +65,28 @@ def delivery_sensor(case: UseCase, table: Table) -> dg.SensorDefinition:
         name=f"{case.name}__{table.name}_delivered",
         description=f"Days of {table.name} that came, came late, or changed at the source.",
         target=_assets(case, line),
-        minimum_interval_seconds=EVERY_SECONDS,
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def delivered(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult:
-        days = deliverable(case, table)
+        days = deliverable(case, table, read_clock(store.local, case.name))
         return _result(case, store, line[:1], line, days, context.cursor)
 
     return delivered
 
 
-def follow_up_sensor(case: UseCase) -> dg.SensorDefinition:
-    """Asks for labels, features, scores and live performance of days for which what they are made from has changed."""
-    line = [recipes(case)[name] for name in ("labels", "features", "scores", "live_performance")]
-
-    @dg.sensor(
-        name=f"{case.name}__follow_up",
-        description="Days whose labels, features, scores or live performance are not from what is published now.",
-        target=_assets(case, line),
-        minimum_interval_seconds=EVERY_SECONDS,
-    )
-    def follow_up(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult:
-        published = store.tables(case).ledger(case.events)
-        return _result(case, store, line, line, list(published), context.cursor)
-
-    return follow_up
-
-
-def deliverable(case: UseCase, table: Table) -> list[Day]:
-    """The days that the source could deliver now, of those that it is asked about at each tick.
+def deliverable(case: UseCase, table: Table, clock: Clock) -> list[Day]:
+    """The days that the source could deliver now, of those that it is asked about at each tick; in a replay none that is not over yet.
 
     Raises:
         SourceError: it cannot be asked.
     """
     source = table.source(settings())
-    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
-    days: Sequence[Day] = [day for day in case_days(case).get_partition_keys() if day <= tomorrow]
+    if not table.daily:
+        return list(source.versions([WHOLE]))
+    days: Sequence[Day] = case_days(case).get_partition_keys()
+    tomorrow = (clock.now() + timedelta(days=1)).date().isoformat()
+    days = clock.over(case, list(days)) if clock.replays else [day for day in days if day <= tomorrow]
     if isinstance(source, WatchedSource):
         if trouble := source.trouble():
             raise SourceError(f"{table.name} of {case.name}: {trouble}")
@@ -136,15 +125,25 @@ def _result(
 def _request(case: UseCase, line: Sequence[Recipe], first: Day, last: Day, stale: Mapping[Day, str]) -> dg.RunRequest:
     """A run over a stretch of days. Its key says of what: a daemon that died before it noted the tick starts none twice."""
     key = fingerprint(line[0].table, first, last, [stale[day] for day in sorted(stale) if first <= day <= last])
+    return request_days(case, line, first, last, key=f"{line[0].table}/{first}/{key}", why="delivered")
+
+
+def request_days(case: UseCase, line: Sequence[Recipe], first: Day, last: Day, *, key: str, why: str) -> dg.RunRequest:
+    """A run of a line of tables over a stretch of days; without a key it is asked for as often as it is wanted."""
+    stretch = first if first == last else f"{first} to {last}"
     return dg.RunRequest(
-        run_key=f"{line[0].table}/{first}/{key}",
+        run_key=key or None,
         asset_selection=[dg.AssetKey([case.name, name]) for name in daily_tables_of(case, [recipe.table for recipe in line])],
         tags={
-            "dagster/asset_partition_range_start": first,
-            "dagster/asset_partition_range_end": last,
-            "ml_assets/why": f"{line[0].table}: {first} to {last}" if first != last else f"{line[0].table}: {first}",
+            **(dict(zip(RANGE, (first, last), strict=True)) if first != WHOLE else {}),
+            CASE_TAG: case.name,
+            "ml_assets/why": f"{why}: {line[0].table} {stretch}",
         },
     )
+
+
+def _over(case: UseCase, store: Store) -> list[Day]:
+    return read_clock(store.local, case.name).over(case, list(case_days(case).get_partition_keys()))
 
 
 def _assets(case: UseCase, line: Sequence[Recipe]) -> dg.AssetSelection:

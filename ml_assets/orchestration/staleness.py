@@ -148,6 +148,7 @@ def _observed(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[Day
 
 
 _DESCRIPTIONS = {
+    "model_in_shadow": "Which model scores a day in shadow, beside the one in force: whichever lost the latest decision.",
     "delivered": "What the source could deliver of each day: the version of its file, object or query.",
     "deciding_reports": "Of the reports, those that decide what the labels of a day are.",
     "model_in_force": "The version of the model that scores a day: by the latest deployment, or by a person's decision.",

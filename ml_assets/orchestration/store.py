@@ -33,13 +33,18 @@ class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The address of the online store."""
         return online_address(self._settings)
 
+    @property
+    def local(self) -> Path:
+        """The folder of what belongs to this machine."""
+        return local_folder(self._settings)
+
     def tables(self, case: UseCase) -> Tables:
         """The tables of a use case."""
         return Tables(root=self.folder, case=case.name)
 
     def searches(self, case: UseCase) -> str:
         """Where searches of a use case keep their trials, as an SQLAlchemy URL."""
-        folder: Path = local_folder(self._settings) / "searches"
+        folder = self.local / "searches"
         folder.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder / case.name}.db"
 

@@ -8,7 +8,7 @@ import pandas as pd
 from ml_assets.orchestration.partitions import case_days, case_weeks
 from ml_assets.orchestration.planning import labels_about, recipes, stale_days
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weeks import possible_weeks, stale_weeks
+from ml_assets.orchestration.weeks import go_lives, possible_weeks, stale_weeks
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.labels import latest_known
 from ml_assets.stages.monitor import performance
@@ -53,7 +53,7 @@ def stale(case: UseCase, store: Store) -> list[Staleness]:
                 changed=[day for day in wanted if day in published],
             )
         )
-    possible, _ = possible_weeks(case, store, case_weeks(case).get_partition_keys())
+    possible, _ = possible_weeks(case, store, go_lives(case, store, case_weeks(case).get_partition_keys()))
     decided = store.models.reports(case.name)
     weeks = stale_weeks(case, store, possible)
     return [
@@ -102,8 +102,9 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
     reported = labels_about(case, store, min(scored), max(scored)) if scored else pd.DataFrame()
     known = latest_known(reported) if scored else reported
     found = []
-    for week, report in reports.items():
-        days = [day for day in scored if week <= day <= shift(week, 6)]
+    for (week, report), following in zip(reports.items(), [*list(reports)[1:], ""], strict=True):
+        last = min(shift(week, 6), shift(following, -1)) if following else shift(week, 6)
+        days = [day for day in scored if week <= day <= last]
         deployed = store.models.in_force(case.name, week)
         found.append(
             Week(

@@ -13,16 +13,29 @@ import dagster as dg
 import pandas as pd
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
+from ml_assets.orchestration.daily import HEAVY
 from ml_assets.orchestration.decisions import champion_before, record_gate_decision
 from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.staleness import observations_after
 from ml_assets.orchestration.store import Store, shown_at
-from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, MatureEvents, WeekPlan, evaluation_inputs, plan
+from ml_assets.orchestration.weeks import (
+    CANDIDATE,
+    DEPLOYED,
+    REPORT,
+    RETRAINING,
+    MatureEvents,
+    WeekPlan,
+    evaluation_inputs,
+    go_lives,
+    plan,
+)
 from ml_assets.stages import evaluate, monitor, package, train
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.inputs import FloatArray
 from ml_assets.stages.pictures import draw
+from ml_assets.stages.reference import FILE as REFERENCE
+from ml_assets.stages.reference import reference_of
 from ml_assets.stages.report import render, summary_markdown, trials_markdown
 from ml_assets.stages.train import Candidate
 from ml_assets.use_case import Day, UseCase
@@ -30,9 +43,16 @@ from ml_assets.use_case import Day, UseCase
 LOADS, GATE, ANSWERS = "candidate_loads_and_predicts_the_same", "candidate_may_go_live", "package_answers_real_requests"
 
 
+RETRAIN_TAG = "ml_assets/retrain"
+"""On a run: the day on which its model goes live, within the week of its partition."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a week: `content` is the data version of what was materialised, None when nothing was; and the check's result."""
+    """What became of a model that would go live on a day (`week`, mostly the first of one).
+
+    `content` is the data version of what was materialised, None when nothing was; the rest is the check's result.
+    """
 
     week: Day
     passed: bool
@@ -60,7 +80,8 @@ def candidate_asset(case: UseCase) -> dg.AssetsDefinition:
             manifest = package.manifest_of(
                 case, candidate, week=week, as_of=planned.as_of.isoformat(), days=days, contents=planned.contents, holdout=holdout
             )
-            version = store.models.save(case.name, package.files_of(candidate), manifest)
+            watched = reference_of(candidate.model, mature.events(planned.holdout), holdout)
+            version = store.models.save(case.name, {**package.files_of(candidate), REFERENCE: watched.to_file()}, manifest)
             wrong = package.wrong_answers(*store.models.load(case.name, version))
             context.log.info(f"{week}: candidate {version} from {candidate.training_rows:,} events of {len(planned.training)} days")
             if wrong:
@@ -236,15 +257,18 @@ def _weekly(
         ],
         check_specs=[check],
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=HEAVY if name == CANDIDATE else None,
     )
     def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
-        for outcome in make(context, store, sorted(context.partition_keys)):
+        for outcome in make(context, store, _go_lives(case, context, store)):
+            partition = case.week_of(outcome.week)
             if outcome.content is not None:
                 tags = {DATA_VERSION_TAG: outcome.content}
-                yield dg.AssetMaterialization(check.asset_key, partition=outcome.week, metadata=dict(outcome.metadata), tags=tags)
+                metadata = {"goes_live": outcome.week, **outcome.metadata}
+                yield dg.AssetMaterialization(check.asset_key, partition=partition, metadata=metadata, tags=tags)
             yield evaluation(
                 check,
-                outcome.week,
+                partition,
                 latest_materializations(context, check.asset_key),
                 passed=outcome.passed,
                 severity=outcome.severity,
@@ -255,6 +279,14 @@ def _weekly(
         yield from outputs(case.name, name, [check])
 
     return step
+
+
+def _go_lives(case: UseCase, context: dg.AssetExecutionContext, store: Store) -> list[Day]:
+    """The days on which the models of this run go live. A retraining makes its own, and leaves those that were decided as they are."""
+    if (day := context.run.tags.get(RETRAIN_TAG)) is None:
+        return go_lives(case, store, list(context.partition_keys))
+    store.models.note(case.name, RETRAINING, day, {"why": context.run.tags.get("ml_assets/why", "")})
+    return [day]
 
 
 def _before(case: UseCase, *tables: str) -> list[dg.AssetDep]:

@@ -12,7 +12,7 @@ import pandas as pd
 from ml_assets.orchestration.decisions import champion_before
 from ml_assets.orchestration.planning import code_of
 from ml_assets.orchestration.store import Store
-from ml_assets.stages import evaluate, labels, package, train
+from ml_assets.stages import evaluate, labels, package, reference, train
 from ml_assets.stages.evaluate import Report
 from ml_assets.storage.tables import Entry, fingerprint
 from ml_assets.use_case import Day, Reported, UseCase, day_range, shift
@@ -56,6 +56,16 @@ class WeekPlan:
         return {table: {day: entry.version for day, entry in days.items()} for table, days in self.published.items()}
 
 
+RETRAINING = "retraining"
+"""Kind of note: a model that goes live on a day of its own, and why."""
+
+
+def go_lives(case: UseCase, store: Store, weeks: Sequence[Day]) -> list[Day]:
+    """The days of these weeks on which a model may go live: the first of each, and those for which a retraining was asked."""
+    extra = store.models.days_noted(case.name, RETRAINING)
+    return sorted({*weeks, *(day for day in extra if case.week_of(day) in set(weeks))})
+
+
 def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
     """The days before a week, as far as features and labels of them are published.
 
@@ -74,7 +84,7 @@ def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
             f"week {week}: features of {len(training)} days before {first_holdout} and of {len(holdout)} days from it on are published; "
             f"a candidate needs {case.split.minimum_training_days} to train on and half of {case.split.holdout_days} to be judged on"
         )
-    code = code_of(train, package, labels) + fingerprint(
+    code = code_of(train, package, labels, reference) + fingerprint(
         case.training, case.split, case.climatology, case.features.columns, case.investigation, LIBRARIES
     )
     return WeekPlan(
@@ -145,18 +155,19 @@ class MatureEvents:
 
     def rows(self, days: Sequence[Day], *, before: Day) -> pd.DataFrame:
         """Events of these days whose label became known before a day, with the column `label`."""
-        return labels.labelled(self._of(days), self._known(before))
+        return labels.labelled(self.events(days), self._known(before))
 
     def to_judge(self, days: Sequence[Day], *, before: Day) -> pd.DataFrame:
         """The same, without the events that are no news, with the entity that is looked into and the kinds of positives."""
-        rows = labels.to_judge(self._of(days), self._known(before), first=min(days), case=self._case)
+        rows = labels.to_judge(self.events(days), self._known(before), first=min(days), case=self._case)
         if self._kinds is None:
             return rows
         told = self._kinds[self._kinds["day"] < before].drop_duplicates("event_id").set_index("event_id")
         kinds = [rows["event_id"].map(told[kind]).rename(kind) for kind in told.columns.drop("day")]
         return pd.concat([rows.drop(columns=[kind.name for kind in kinds], errors="ignore"), *kinds], axis=1)
 
-    def _of(self, days: Sequence[Day]) -> pd.DataFrame:
+    def events(self, days: Sequence[Day]) -> pd.DataFrame:
+        """All events of these days, labelled or not."""
         return self._features[self._features["day"].between(min(days), max(days))]
 
     def _known(self, before: Day) -> pd.DataFrame:

@@ -36,6 +36,14 @@ PERFORMANCE_COLUMNS = (
             "precision_at_top",
         )
     ),
+    Column(
+        name="expected_positives",
+        dtype=DType.FLOAT64,
+        nullable=True,
+        unit="events",
+        description="of the events that the figures are about, by the calibration of the model",
+        minimum=0,
+    ),
 )
 
 
@@ -45,7 +53,7 @@ def performance(
     """Figures over all scored events together.
 
     Args:
-        scores: rows of the table `scores`.
+        scores: rows of the table `scores`; with a column `rate`, the calibrated probability, there are expected positives.
         known: the label in force of each event, with its entities.
         reported: all labels, repeated ones too, that tell which entities were known as positive; of these alone positives count.
         first: the first of the days that are judged together, such as the day on which the model went live.
@@ -71,6 +79,7 @@ def performance(
         "waiting": len(scores) - len(seen),
         "already_known": len(seen) - len(judged),
         "positives": int(positive.sum()),
+        "expected_positives": float(judged["rate"].sum()) if "rate" in judged else float("nan"),
         "alerts": int(alerts.sum()),
         "precision": hits / alerts.sum() if alerts.any() else float("nan"),
         "recall": hits / positive.sum() if positive.any() else float("nan"),

@@ -140,7 +140,7 @@ def importance(report: Report) -> bytes:
 def contributions(report: Report) -> bytes:
     """Mean absolute contribution of the features that move the candidate's scores most."""
     top = report.contributions[:IMPORTANT_FEATURES]
-    figure, axes = sheet(f"{_short(top[0].feature)} moves scores most")
+    figure, axes = sheet(f"{short(top[0].feature)} moves scores most")
     _bars(axes, [(each.feature, each.mean_absolute) for each in top], "{:.2f}")
     axes.set_xlabel("Mean absolute contribution (log-odds)")
     return png(figure)
@@ -173,7 +173,7 @@ def search_history(report: Report) -> bytes:
 
 def search_importance(correlations: list[tuple[str, float]]) -> bytes:
     """How closely each hyperparameter and the average precision go together."""
-    figure, axes = sheet(f"{_short(correlations[0][0])} goes with average precision most")
+    figure, axes = sheet(f"{short(correlations[0][0])} goes with average precision most")
     _bars(axes, correlations[:IMPORTANT_FEATURES], "{:.2f}")
     axes.set_xlabel("Absolute rank correlation with average precision (Spearman)")
     return png(figure)
@@ -246,7 +246,7 @@ def _bars(axes: "Axes", figures: list[tuple[str, float]], written: str) -> None:
     places = list(range(len(figures)))
     bars = axes.barh(places, [figure for _, figure in figures], height=0.68, color=STYLES["candidate"][0])
     axes.bar_label(bars, [written.format(figure) for _, figure in figures], padding=3, fontsize=8.5, color=INK)
-    labels = axes.set_yticks(places, [_short(name) for name, _ in figures], fontsize=8.5)
+    labels = axes.set_yticks(places, [short(name) for name, _ in figures], fontsize=8.5)
     for tick in labels:
         tick.label1.set_parse_math(False)  # a name may hold a dollar sign
     axes.invert_yaxis()
@@ -300,7 +300,7 @@ def _percent(share: float) -> str:
     return "n/a" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name that fits beside a bar: its middle goes, since features of one family differ at both ends."""
     half = (LONGEST_LABEL - 1) // 2
     return name if len(name) <= LONGEST_LABEL else f"{name[:half]}…{name[-half:]}"

@@ -244,6 +244,10 @@ class ModelStore:
         content = self.root.get(f"weeks/{case}/{kind}/{week}.json")
         return None if content is None else json.loads(content)
 
+    def days_noted(self, case: str, kind: str) -> list[Day]:
+        """The days of which something of this kind is noted, earliest first."""
+        return sorted(PurePosixPath(found.name).stem for found in self.root.find(f"weeks/{case}/{kind}/{WEEKS}.json"))
+
     def _follow(self, case: str) -> None:
         """Points `current.json` to what is the latest now. Of several who do, the last one sees what all of them wrote before.
 

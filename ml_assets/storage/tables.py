@@ -166,6 +166,11 @@ class Tables:
         frame: pd.DataFrame = arrow.select(kept).to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
         return frame
 
+    def version(self, name: str) -> int:
+        """The latest Delta version, which every change raises; -1 for a table that does not exist. Cheap."""
+        table = self._table(name)
+        return -1 if table is None else table.version()
+
     def ledger(self, name: str, days: Iterable[Day] | None = None) -> dict[Day, Entry]:
         """What is published for each day; empty for a table that does not exist."""
         table = self._table(name)

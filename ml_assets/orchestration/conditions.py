@@ -1,0 +1,176 @@
+"""Declarative automation: the condition under which a partition is made by itself, for everything between raw rows and reports.
+
+Belongs here: when Dagster asks for a partition. Does not: what is stale (`planning`), what sensors ask for (`sensors`), what is asked for
+at a time of day (`schedules`).
+
+Each asset is asked for where it *is not made from what is there now*, and neither it nor anything that it depends on is in progress. Why
+an operand of our own, and not Dagster's `eager`, is in docs/adr/0019-automation.md: a day looks back over weeks, of which any may be
+missing or refused, and that must not hold it up; content that comes again unchanged must not start anything.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
+from dagster._core.definitions.events import AssetKeyPartitionKey
+
+from ml_assets.clock import read_clock
+from ml_assets.orchestration import backtest, overview, shadow
+from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
+from ml_assets.orchestration.sensors import CASE_TAG
+from ml_assets.orchestration.store import Store
+from ml_assets.storage.tables import fingerprint
+from ml_assets.use_case import WHOLE, Day, UseCase
+
+WITH_UPSTREAM = {
+    "scores": "features",
+    "estimated_performance": "features",
+    "drift_report": "features",
+    "shadow_scores": "features",
+    "performance_report": "live_performance",
+}
+"""Tables that are asked for together with another one, in the same run, so that a payment has its score after one run and not two."""
+BY_CONDITION: tuple[str, ...] = (
+    *("labels", "features", "scores", "estimated_performance", "drift_report", "shadow_scores"),
+    *("live_performance", "performance_report", "prediction_log"),
+)
+IsStale = Callable[[UseCase, Store], bool]
+
+
+def pages_of(case: UseCase) -> dict[str, IsStale]:
+    """The assets without partitions that show what was made, and whether each has something new to show."""
+    compared = {shadow.COMPARISON: shadow.is_stale} if case.monitoring.shadow else {}
+    return {**compared, backtest.BACKTEST: backtest.is_stale, overview.OVERVIEW: overview.is_stale}
+
+
+@dataclass(frozen=True, eq=False)
+class Stale(dg.AutomationCondition[dg.AssetKey]):
+    """True for the partitions that can be made, are not made from what is published now, and were not asked for from the very same before.
+
+    What was asked for is forgotten once it is made: a day that fails is asked for once, until something that it is made from changes or
+    the nightly schedule tries again.
+    """
+
+    case: UseCase
+    table: str
+    store: Store
+
+    @property
+    def name(self) -> str:
+        return "not_made_from_what_is_there"
+
+    @property
+    def description(self) -> str:
+        late = (
+            ""
+            if self.case.monitoring.remake_late
+            else "Not made yet; what is made from an earlier delivery is left (remake_late). "
+        )
+        return late + "Can be made, is not made from what is published now, and was not asked for from the same before"
+
+    def get_node_unique_id(self, *, parent_unique_id: str | None, index: int | None, target_key: Any) -> str:
+        return fingerprint(parent_unique_id, index, self.name, self.case.name, self.table, str(target_key))
+
+    def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        memory = json.loads(context.cursor or "{}")
+        before = context.get_previous_requested_subset(context.key)
+        requested = _keys(before) if before is not None else set()
+        asked = {**memory.get("asked", {}), **{day: made for day, made in memory.get("wanted", {}).items() if day in requested}}
+        state = self._state()
+        stale = memory["stale"] if state is not None and state == memory.get("state") else self._stale()
+        wanted = {day: made for day, made in stale.items() if asked.get(day) != made}
+        kept = {day: made for day, made in asked.items() if day in stale}
+        partitions = {AssetKeyPartitionKey(context.key, None if day == WHOLE else day) for day in wanted}
+        true = context.asset_graph_view.get_asset_subset_from_asset_partitions(context.key, partitions)
+        chosen = true.compute_intersection(context.candidate_subset)
+        cursor = {"state": state, "stale": stale, "wanted": wanted, "asked": kept}
+        return dg.AutomationResult(context, chosen, cursor=json.dumps(cursor, sort_keys=True))
+
+    def _stale(self) -> dict[Day, str]:
+        if (is_stale := pages_of(self.case).get(self.table)) is not None:
+            return {WHOLE: self._state() or ""} if is_stale(self.case, self.store) else {}
+        found = stale_inputs(self.case, self.store, recipes(self.case)[self.table])
+        if upstream := WITH_UPSTREAM.get(self.table):
+            coming = stale_inputs(self.case, self.store, recipes(self.case)[upstream])
+            found |= {day: made for day, made in self._that_will_follow(coming).items() if day not in found}
+        return found
+
+    def _that_will_follow(self, coming: Mapping[Day, str]) -> dict[Day, str]:
+        """Of days whose upstream is about to be made those that can be made right after it: where a model is in force, or in shadow."""
+        if self.table == "performance_report":
+            return dict(coming)
+        if self.table == "shadow_scores":
+            also = recipes(self.case)[self.table].also
+            there = set(also(self.store, list(coming))) if also else set()
+        else:
+            there = set(self.store.models.in_force_on(self.case.name, list(coming)))
+        return {day: made for day, made in coming.items() if day in there}
+
+    def _state(self) -> str | None:
+        """Changes whenever something may have become stale; None where only a look can tell. A quiet tick costs a few milliseconds."""
+        if self.table == "prediction_log":
+            return None
+        tables, models = self.store.tables(self.case), self.store.models
+        known = recipes(self.case)
+        looked_at = {self.table, WITH_UPSTREAM.get(self.table, self.table)}
+        inputs = {each.table for name in looked_at if name in known for each in known[name].inputs}
+        if self.table in pages_of(self.case):
+            inputs = set(known)
+        versions = {name: tables.version(name) for name in sorted(inputs | looked_at)}
+        codes = [known[name].code for name in sorted(looked_at) if name in known]
+        decided = [
+            models.deployments(self.case.name),
+            len(models.decisions.all(self.case.name)),
+            sorted(models.reports(self.case.name)),
+        ]
+        return fingerprint(versions, codes, decided)
+
+
+def stale_inputs(case: UseCase, store: Store, recipe: Recipe) -> dict[Day, str]:
+    """Days of published events that can be made and are not made from what is published now, with what they would be made from."""
+    days: Sequence[Day] = list(store.tables(case).ledger(case.events))
+    if recipe.table == "prediction_log":
+        days = read_clock(store.local, case.name).over(case, list(days))
+    inputs, _ = expected_inputs(case, store, recipe, days)
+    stale = not_made_from(case, store, recipe, inputs)
+    made = store.tables(case).ledger(recipe.table)
+    return {day: inputs[day] for day in stale if case.monitoring.remake_late or day not in made}
+
+
+def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The same assets, with the condition under which each is made by itself; raw, clean and weekly assets have none."""
+    pages = pages_of(case)
+    quiet = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
+    soon = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
+
+    def with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
+        table = spec.key.path[-1]
+        if table not in BY_CONDITION and table not in pages:
+            return spec
+        condition = Stale(case, table, store) & quiet
+        return spec.replace_attributes(automation_condition=condition & ~soon if table in pages else condition)
+
+    return [asset for asset in dg.map_asset_specs(with_condition, assets) if isinstance(asset, dg.AssetsDefinition)]
+
+
+def condition_sensor(case: UseCase, *, seconds: int) -> dg.AutomationConditionSensorDefinition:
+    """Looks at the conditions of a case. On by default."""
+    names = [*(name for name in BY_CONDITION if name in recipes(case)), *pages_of(case)]
+    return dg.AutomationConditionSensorDefinition(
+        name=f"{case.name}__follow_up",
+        description="Asks for whatever is not made from what is published now: labels, features, scores, monitoring, pages.",
+        target=dg.AssetSelection.assets(*(dg.AssetKey([case.name, name]) for name in names)),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=seconds,
+        run_tags={CASE_TAG: case.name, "ml_assets/why": "made from what is not there any more, or not made yet"},
+        use_user_code_server=True,
+    )
+
+
+def _keys(subset: Any) -> set[Day]:
+    if subset.is_partitioned:
+        return set(subset.expensively_compute_partition_keys())
+    return set() if subset.is_empty else {WHOLE}
