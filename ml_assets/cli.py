@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Never
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import typer
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ml_assets import clock as clocks
 from ml_assets.console import checks_in_words, out, print_account, print_provenance, print_stale, print_summary
 from ml_assets.console_models import (
     print_change,
@@ -30,7 +32,7 @@ from ml_assets.orchestration import decisions, provenance, staleness, summary
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.partitions import case_days, case_weeks, daily_tables_of
 from ml_assets.orchestration.planning import recipes
-from ml_assets.orchestration.rounds import Runner, RunResult, bring_up_to_date
+from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.scaffold import commands as scaffold
@@ -88,8 +90,7 @@ def materialize(
         *lines,
         "labels",
         "features",
-        "scores",
-        "live_performance",
+        *(name for name in AFTER_DEPLOYMENT if name in recipes(chosen)),
     ]
     keys = _partitions(chosen, tables)
     start, end = _key(first, keys, keys[0]), _key(last, keys, first or keys[-1])
@@ -158,6 +159,28 @@ def land(
             landing.land({name: feeds[name] for name in wanted}, once=once, skip_lost=skip_lost, told=out.print)
     except landing.FeedError as error:
         _fail(str(error))
+
+
+@app.command()
+def clock(
+    case: CaseName,
+    first: Annotated[str | None, typer.Option("--from", help="Replay from this day on, YYYY-MM-DD.")] = None,
+    day_seconds: Annotated[float, typer.Option(help="Real seconds that a replayed day takes.")] = 30.0,
+    real: Annotated[bool, typer.Option("--real", help="Back to the real time.")] = False,
+) -> None:
+    """What time it is for schedules and sensors: the real time, or a replayed one, in which days are delivered as they end."""
+    chosen, folder = _case(case), Store().local
+    with _plain_errors():
+        if first is not None:
+            _key(first, case_days(chosen).get_partition_keys(), first)
+            clocks.replay(folder, chosen, first=first, day_seconds=day_seconds)
+            out.print("sensors look oftener while a clock is replayed: start `make ui` now, or reload its code location")
+        elif real:
+            clocks.stop(folder, chosen.name)
+        found = clocks.read_clock(folder, chosen.name)
+    there = found.now().astimezone(ZoneInfo(chosen.timezone))
+    said = f"replayed, a day in {found.day_seconds:g} seconds" if found.replays else "the real time"
+    out.print(f"{chosen.name}: {there:%Y-%m-%d %H:%M} {chosen.timezone}, {said}")
 
 
 @models.callback(invoke_without_command=True)

@@ -9,6 +9,7 @@ missing or refused, and that must not hold it up; content that comes again uncha
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,15 +160,18 @@ def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]
 def condition_sensor(case: UseCase, *, seconds: int) -> dg.AutomationConditionSensorDefinition:
     """Looks at the conditions of a case. On by default."""
     names = [*(name for name in BY_CONDITION if name in recipes(case)), *pages_of(case)]
-    return dg.AutomationConditionSensorDefinition(
-        name=f"{case.name}__follow_up",
-        description="Asks for whatever is not made from what is published now: labels, features, scores, monitoring, pages.",
-        target=dg.AssetSelection.assets(*(dg.AssetKey([case.name, name]) for name in names)),
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=seconds,
-        run_tags={CASE_TAG: case.name, "ml_assets/why": "made from what is not there any more, or not made yet"},
-        use_user_code_server=True,
-    )
+    with warnings.catch_warnings():
+        # In beta in Dagster 1.13: conditions of our own are evaluated where our code is loaded, and not in the daemon.
+        warnings.simplefilter("ignore", category=dg.BetaWarning)
+        return dg.AutomationConditionSensorDefinition(
+            name=f"{case.name}__follow_up",
+            description="Asks for whatever is not made from what is published now: labels, features, scores, monitoring, pages.",
+            target=dg.AssetSelection.assets(*(dg.AssetKey([case.name, name]) for name in names)),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=seconds,
+            run_tags={CASE_TAG: case.name, "ml_assets/why": "made from what is not there any more, or not made yet"},
+            use_user_code_server=True,
+        )
 
 
 def _keys(subset: Any) -> set[Day]:

@@ -90,7 +90,7 @@ def compared(rows: pd.DataFrame, *, gate: Gate, seed: int) -> list[Compared]:
             Compared(
                 in_force=str(in_force),
                 shadow=str(shadow),
-                days=(str(days.min()), str(days.max())),
+                days=(str(pair["day"].min()), str(pair["day"].max())),
                 events=len(pair),
                 positives=int(truth.sum()),
                 average_precision=(float(average_precision_score(truth, theirs)), float(average_precision_score(truth, ours))),

@@ -397,6 +397,7 @@ def test_every_table_of_a_case_has_its_recipe_after_its_inputs() -> None:
             [
                 *(name for table in CASE.tables for name in (table.raw_name, table.name)),
                 *("labels", "features", "scores", "live_performance", "online_state", "prediction_log"),
+                *("estimated_performance", "drift_report", "performance_report", "shadow_scores"),
             ]
         )
     )

@@ -21,7 +21,9 @@ import pandas as pd
 import pytest
 
 from ml_assets.orchestration import sensors as module
+from ml_assets.orchestration.partitions import contiguous
 from ml_assets.orchestration.pipeline import build_defs
+from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import Day, UseCase, day_range, shift
 from ml_assets.use_cases import find
@@ -90,24 +92,24 @@ class Team:
 
     def tick(self, name: str) -> list[dg.RunRequest]:
         """What a sensor asks for; its cursor is kept."""
-        sensor = self.definitions.get_repository_def().get_sensor_def(f"card_fraud__{name}")
-        context = dg.build_sensor_context(self.instance, cursor=self.cursors.get(name), resources={"store": self.store})
+        repository = self.definitions.get_repository_def()
+        sensor = repository.get_sensor_def(f"card_fraud__{name}")
+        resources = {} if name == FOLLOW_UP else {"store": self.store}
+        context = dg.build_sensor_context(
+            self.instance, cursor=self.cursors.get(name), repository_def=repository, resources=resources
+        )
         found = sensor.evaluate_tick(context)
         self.cursors[name] = found.cursor
         return list(found.run_requests or ())
 
     def run(self, requests: list[dg.RunRequest]) -> list[bool]:
-        """Runs what was asked for; whether each succeeded."""
+        """Runs what was asked for; whether each succeeded. Of a backfill, each asset over its days, as Dagster's daemon does in the end."""
+        return [self._run(*part) for request in requests for part in parts_of(request)]
+
+    def _run(self, keys: list[dg.AssetKey], tags: dict[str, str]) -> bool:
         job = self.definitions.resolve_implicit_global_asset_job_def()
-        return [
-            job.execute_in_process(
-                instance=self.instance,
-                asset_selection=list(request.asset_selection or ()),
-                tags=dict(request.tags),
-                raise_on_error=False,
-            ).success
-            for request in requests
-        ]
+        done = job.execute_in_process(instance=self.instance, asset_selection=keys, tags=tags, raise_on_error=False)
+        return bool(done.success)
 
     def settle(self, name: str) -> list[Day]:
         """Ticks and runs until nothing more is asked for; all the days that were."""
@@ -134,9 +136,32 @@ class Team:
         return world.deploy(DAYS[3], trees=20)
 
 
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+def parts_of(request: dg.RunRequest) -> list[tuple[list[dg.AssetKey], dict[str, str]]]:
+    """The runs of a request: which assets, and tags with the days."""
+    tags = dict(request.tags)
+    if request.asset_graph_subset is not None:
+        asked = request.asset_graph_subset
+        order = [dg.AssetKey(["card_fraud", name]) for name in recipes(find("card_fraud", os.environ))]
+        return [
+            ([key], {**tags, RANGE[0]: first, RANGE[1]: last})
+            for key in sorted(asked.asset_keys, key=lambda key: order.index(key) if key in order else len(order))
+            if key in asked.partitions_subsets_by_asset_key
+            for first, last in contiguous(list(asked.partitions_subsets_by_asset_key[key].get_partition_keys()))
+        ]
+    if request.partition_key is not None:
+        tags = {
+            **{name: text for name, text in tags.items() if name != "dagster/partition"},
+            **dict.fromkeys(RANGE, request.partition_key),
+        }
+    return [(list(request.asset_selection or ()), tags)]
+
+
 def days_of(requests: list[dg.RunRequest]) -> list[Day]:
-    names = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-    return [day for request in requests for day in day_range(*(request.tags[name] for name in names))]
+    ranges = [[tags[name] for name in RANGE] for request in requests for _, tags in parts_of(request) if RANGE[0] in tags]
+    return [day for first, last in ranges for day in day_range(first, last)]
 
 
 @pytest.fixture
@@ -196,8 +221,8 @@ def test_a_day_that_is_late_or_replaced_is_asked_for_however_old_it_is(team: Tea
     requests = team.tick(DELIVERED)
     assert days_of(requests) == [DAYS[1], DAYS[8]]
     assert [request.tags["ml_assets/why"] for request in requests] == [
-        f"raw_transactions: {DAYS[1]}",
-        f"raw_transactions: {DAYS[8]}",
+        f"delivered: raw_transactions {DAYS[1]}",
+        f"delivered: raw_transactions {DAYS[8]}",
     ]
     team.run(requests)
     assert len(team.store.tables(team.case).read("transactions", [DAYS[1]])) == len(rows_of(DAYS[1]))
