@@ -7,6 +7,7 @@ the Jensen-Shannon divergence in bits, 0 to 1. No p-value: with enough rows ever
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -97,10 +98,12 @@ def drift_of_days(
         days: those that have one model in force.
         version, reference: that model, and what it was judged on.
     """
-    found = []
-    for name, sketch in (*reference.features.items(), (SCORE, reference.score)):
-        rows = scores if name == SCORE else features
-        found.append(_of_column(rows, name, sketch, days, reference, monitoring))
+    found = [
+        _of_column(name, sketch, rows, calendar, days, reference, monitoring)
+        for rows, sketches in ((features, reference.features), (scores, {SCORE: reference.score}))
+        for calendar in [_Calendar.of(rows)]
+        for name, sketch in sketches.items()
+    ]
     rows = pd.concat(found).sort_values(["day", "feature"], kind="stable").assign(model_version=version)
     types = {column.name: nullable_dtype(column.dtype) for column in DRIFT_COLUMNS} | {"day": "str"}
     return rows[list(types)].astype(types).reset_index(drop=True)
@@ -121,15 +124,15 @@ def drift_findings(rows: pd.DataFrame, days: Sequence[Day], monitoring: Monitori
                 observed=psi,
             )
         )
-    for day, of_day in rows.groupby("day"):
-        watched = of_day[of_day["feature"] != SCORE]
-        calm = int((watched["drifted"] == 0).sum())
+    features = rows[rows["feature"] != SCORE]
+    calm = (features["drifted"] == 0).groupby(features["day"]).agg(["sum", "size"])
+    for day, counted in calm.to_dict("index").items():
         found[str(day)].append(
             Finding(
                 expectation="features of the model that are as they were",
                 passed=True,
                 severity=Severity.WARN,
-                observed=f"{calm} of {len(watched)}",
+                observed=f"{counted['sum']} of {counted['size']}",
             )
         )
     return found
@@ -137,20 +140,24 @@ def drift_findings(rows: pd.DataFrame, days: Sequence[Day], monitoring: Monitori
 
 def drift_figures(rows: pd.DataFrame) -> dict[Day, dict[str, float | int | str]]:
     """For each day what a plot over days tells: the score's index, the worst feature's, how many drifted, and their share of the gain."""
+    is_score, drifted = rows["feature"] == SCORE, rows["drifted"] == 1
+    carried = rows["importance"].where(drifted & ~is_score, 0.0).groupby(rows["day"]).sum().to_dict()
+    many = (drifted & ~is_score).groupby(rows["day"]).sum().to_dict()
+    of_score = rows[is_score].set_index("day")
+    known = (
+        rows[~is_score & rows["psi"].notna()].sort_values("psi", kind="stable").drop_duplicates("day", keep="last").set_index("day")
+    )
     found = {}
-    for day, of_day in rows.groupby("day"):
-        of_score, of_features = of_day[of_day["feature"] == SCORE].iloc[0], of_day[of_day["feature"] != SCORE]
-        watched = of_features[of_features["psi"].notna()]
+    for day, score in of_score.to_dict("index").items():
         figures: dict[str, float | int | str] = {
-            "features_drifted": int(of_features["drifted"].sum()),
-            "drifted_importance": float(of_features.loc[of_features["drifted"] == 1, "importance"].sum()),
-            "window_rows": int(of_score["window_rows"]),
+            "features_drifted": int(many[day]),
+            "drifted_importance": float(carried[day]),
+            "window_rows": int(score["window_rows"]),
         }
-        if pd.notna(of_score["psi"]):
-            figures["score_psi"] = float(of_score["psi"])
-        if len(watched):
-            worst = watched.sort_values("psi", kind="stable").iloc[-1]
-            figures |= {"largest_psi": float(worst["psi"]), "largest_psi_feature": str(worst["feature"])}
+        if not math.isnan(score["psi"]):
+            figures["score_psi"] = float(score["psi"])
+        if day in worst:
+            figures |= {"largest_psi": float(worst[day]["psi"]), "largest_psi_feature": str(worst[day]["feature"])}
         found[str(day)] = figures
     return found
 
@@ -175,12 +182,30 @@ def alarms(rows: pd.DataFrame, monitoring: Monitoring) -> list[Day]:
     return sorted(by_score | set(carried.index[carried >= monitoring.min_drifted_importance]))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Calendar:
+    """The days of a frame, ascending, and for each row the place of its own."""
+
+    days: list[Day]
+    of_row: IntArray
+
+    @staticmethod
+    def of(rows: pd.DataFrame) -> "_Calendar":
+        coded = pd.Categorical(rows["day"])  # its categories are in order
+        return _Calendar(days=[str(day) for day in coded.categories], of_row=coded.codes.astype(np.int64))
+
+
 def _of_column(
-    rows: pd.DataFrame, name: str, sketch: Sketch, days: Sequence[Day], reference: Reference, monitoring: Monitoring
+    name: str,
+    sketch: Sketch,
+    rows: pd.DataFrame,
+    calendar: _Calendar,
+    days: Sequence[Day],
+    reference: Reference,
+    monitoring: Monitoring,
 ) -> pd.DataFrame:
-    there = sorted(rows["day"].unique())
-    of_day = np.searchsorted(np.asarray(there, dtype=str), rows["day"].to_numpy(dtype=str)).astype(np.int64)
-    summed = trailing_sum(count_days(rows, name, sketch, there, of_day), there, window=monitoring.window_days)
+    there = calendar.days
+    summed = trailing_sum(count_days(rows, name, sketch, there, calendar.of_row), there, window=monitoring.window_days)
     place = {day: position for position, day in enumerate(there)}
     counts = np.stack([summed[place[day]] for day in days])
     totals = counts.sum(axis=1)

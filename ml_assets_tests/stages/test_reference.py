@@ -13,7 +13,7 @@ from ml_assets_tests.stages.conftest import Rows
 
 @pytest.fixture
 def made(small_case: UseCase, events: Callable[..., Rows]) -> tuple:
-    rows, labels = events()
+    rows, labels = events("2024-01-01", "2024-01-28")
     half = len(rows) // 2
     model = fit(
         "lightgbm", rows.head(half), labels[:half], features=small_case.features, training=small_case.training, climatology=()
