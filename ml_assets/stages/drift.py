@@ -144,9 +144,8 @@ def drift_figures(rows: pd.DataFrame) -> dict[Day, dict[str, float | int | str]]
     carried = rows["importance"].where(drifted & ~is_score, 0.0).groupby(rows["day"]).sum().to_dict()
     many = (drifted & ~is_score).groupby(rows["day"]).sum().to_dict()
     of_score = rows[is_score].set_index("day")
-    known = (
-        rows[~is_score & rows["psi"].notna()].sort_values("psi", kind="stable").drop_duplicates("day", keep="last").set_index("day")
-    )
+    known = rows[~is_score & rows["psi"].notna()].sort_values("psi", kind="stable")
+    worst = known.drop_duplicates("day", keep="last").set_index("day")[["psi", "feature"]].to_dict("index")
     found = {}
     for day, score in of_score.to_dict("index").items():
         figures: dict[str, float | int | str] = {

@@ -123,7 +123,7 @@ def trailing_sum(counts: IntArray, days: Sequence[Day], *, window: int) -> IntAr
 def _places(rows: Frame, name: str, bins: Sketch) -> IntArray:
     if bins.categories:
         texts = pd.Series(rows[name], dtype="str")
-        found = pd.Index(bins.categories, dtype="str").get_indexer(texts)  # a tenth of the time of looking each up
+        found = pd.Index(bins.categories, dtype="str").get_indexer(pd.Index(texts))  # a tenth of the time of looking each up
         missing = texts.isna().to_numpy()
         placed = np.where(found < 0, len(bins.categories), found)
         placed[missing] = len(bins.categories) + 1
