@@ -18,6 +18,7 @@ from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.staleness import observations_after
 from ml_assets.orchestration.store import Store, shown_at
+from ml_assets.orchestration.tracking import mirror
 from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT, MatureEvents, WeekPlan, evaluation_inputs, plan
 from ml_assets.stages import evaluate, monitor, package, train
 from ml_assets.stages.evaluate import Report
@@ -238,7 +239,9 @@ def _weekly(
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
+        tracked = mirror(case, store, warn=context.log.warning)
         for outcome in make(context, store, sorted(context.partition_keys)):
+            tracked.follow()
             if outcome.content is not None:
                 tags = {DATA_VERSION_TAG: outcome.content}
                 yield dg.AssetMaterialization(check.asset_key, partition=outcome.week, metadata=dict(outcome.metadata), tags=tags)
