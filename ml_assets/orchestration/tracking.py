@@ -261,6 +261,7 @@ class _Server:
             if (trees := _served(files).estimator) and isinstance(trees, Trees):
                 _save_trees(folder / "model", trees, manifest)
             self.client.log_artifacts(run.info.run_id, str(folder))
+        self.client.set_terminated(run.info.run_id)  # it takes tags and figures all the same
         self.client.set_tag(run.info.run_id, PACKAGE, place)
 
     def register(self, run: "Run", files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
@@ -273,7 +274,6 @@ class _Server:
             tags={VERSION: manifest["version"], "ml_assets.family": manifest["family"]},
             await_creation_for=None,
         )
-        self.client.set_terminated(run.info.run_id)
         number: str = made.version
         return number
 
