@@ -24,11 +24,12 @@ from ml_assets.console_models import (
     print_change,
     print_decision,
     print_live,
+    print_mirrored,
     print_models,
     print_same_rows,
     print_versions_side_by_side,
 )
-from ml_assets.orchestration import decisions, provenance, staleness, summary
+from ml_assets.orchestration import decisions, provenance, staleness, summary, tracking
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.partitions import case_days, case_weeks, daily_tables_of
 from ml_assets.orchestration.planning import recipes
@@ -251,6 +252,13 @@ def compare(
         pair = [decisions.find_version(case, store, version) for version in (first, second)]
         print_versions_side_by_side(*pair)
         print_same_rows(decisions.on_same_rows(case, store, *pair))
+
+
+@models.command()
+def track(context: typer.Context) -> None:
+    """Tell the MLflow server that MLFLOW_TRACKING_URI names everything that it does not have yet, and set its aliases."""
+    with _plain_errors():
+        print_mirrored(context.obj, tracking.track(context.obj, Store()))
 
 
 def _decide(case: UseCase, kind: Manual, *, version: str | None, effective: str | None, reason: str, by: str | None) -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from ml_assets.console import out
 from ml_assets.orchestration import decisions
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.tracking import Mirrored
 from ml_assets.stages.metrics import Performance
 from ml_assets.storage.decisions import Decision
 from ml_assets.use_case import Day, UseCase
@@ -105,6 +106,18 @@ def print_change(case: UseCase, change: decisions.Change) -> None:
         out.print(f"stale      {' and '.join(stale)}: [bold]ml-assets run {case.name}[/] makes them again")
     else:
         out.print(f"stale      nothing: no day from {decision.effective} on has scores of another version")
+    for warning in change.warnings:
+        out.print(f"[yellow]warning[/]    {escape(warning)}")
+
+
+def print_mirrored(case: UseCase, told: Mirrored) -> None:
+    """What a tracking server was told just now."""
+    for what, versions in (("models", told.logged), ("decisions", told.judged)):
+        out.print(f"{what:10} {len(versions)} logged{': ' if versions else ''}{', '.join(versions)}")
+    for alias, version in told.moved.items():
+        out.print(f"{alias:10} is {version or 'no model'} now")
+    if not (told.logged or told.judged or told.moved):
+        out.print(f"everything of {case.name} was there")
 
 
 def print_versions_side_by_side(first: decisions.Version, second: decisions.Version) -> None:

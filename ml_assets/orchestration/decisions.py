@@ -12,6 +12,7 @@ import pandas as pd
 
 from ml_assets.orchestration.planning import labels_about
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.tracking import mirror
 from ml_assets.stages import package
 from ml_assets.stages.comparison import Comparison, paired_bootstrap
 from ml_assets.stages.evaluate import Report
@@ -37,6 +38,8 @@ class Change:
     decision: Decision
     scores: list[Day]
     weeks: list[Day]
+    warnings: tuple[str, ...] = ()
+    """What did not hear of it: a tracking server that was down."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +127,8 @@ def decide(
     Raises:
         FileNotFoundError, ValueError: as `ModelStore.decide`; or no other version was in force before.
     """
+    warnings: list[str] = []
+    tracked = mirror(case, store, warn=warnings.append)
     day = effective or first_open_day(case, store)
     scored = list(store.tables(case).ledger("scores"))
     before = _versions_on(case, store, scored)
@@ -137,6 +142,7 @@ def decide(
         decided_at=decided_at,
         evidence=_what_is_seen(case, store, day),
     )
+    tracked.follow()
     after = _versions_on(case, store, scored)
     reports, said = store.models.reports(case.name), store.models.decisions.all(case.name)
     return Change(
@@ -147,6 +153,7 @@ def decide(
             for week, text in reports.items()
             if json.loads(text)["decision"]["champion_before"] != _champion(reports, said, week)
         ],
+        warnings=tuple(warnings),
     )
 
 

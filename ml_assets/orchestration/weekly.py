@@ -19,6 +19,7 @@ from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.staleness import observations_after
 from ml_assets.orchestration.store import Store, shown_at
+from ml_assets.orchestration.tracking import mirror
 from ml_assets.orchestration.weeks import (
     CANDIDATE,
     DEPLOYED,
@@ -260,8 +261,10 @@ def _weekly(
         pool=HEAVY if name == CANDIDATE else None,
     )
     def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[Event]:
+        tracked = mirror(case, store, warn=context.log.warning)
         for outcome in make(context, store, _go_lives(case, context, store)):
             partition = case.week_of(outcome.week)
+            tracked.follow()
             if outcome.content is not None:
                 tags = {DATA_VERSION_TAG: outcome.content}
                 metadata = {"goes_live": outcome.week, **outcome.metadata}

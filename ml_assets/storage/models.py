@@ -121,6 +121,11 @@ class ModelStore:
         content = self.root.get(f"reports/{case}/{week}/report.json")
         return None if content is None else content.decode()
 
+    def pages(self, case: str, week: Day) -> dict[str, bytes]:
+        """Everything in a week's report by name: `report.json`, page and pictures; empty when the week was not evaluated."""
+        read = ((PurePosixPath(each.name).name, self.root.read(each)) for each in self.root.find(f"reports/{case}/{week}/*"))
+        return {name: content for name, content in read if content is not None}
+
     def reports(self, case: str) -> dict[Day, str]:
         """The JSON of every report by week, earliest first."""
         found = self.root.find(f"reports/{case}/{WEEKS}/report.json")

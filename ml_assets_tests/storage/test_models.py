@@ -163,7 +163,7 @@ def test_a_report_is_replaced_whole(store: ModelStore) -> None:
 
     assert store.report("small", "2024-02-17") == '{"new": 1}'
     assert sorted(path.name for path in Path(place).iterdir()) == ["report.json", "roc.png"]
-    assert (Path(place) / "roc.png").read_bytes() == b"new"
+    assert store.pages("small", "2024-02-17") == {"report.json": b'{"new": 1}', "roc.png": b"new"}
 
 
 def test_reports_are_in_order_of_weeks_and_a_week_without_one_has_none(store: ModelStore) -> None:
@@ -171,7 +171,7 @@ def test_reports_are_in_order_of_weeks_and_a_week_without_one_has_none(store: Mo
         store.save_report("small", week, f'"{week}"', None, {})
 
     assert list(store.reports("small").items()) == [("2024-02-17", '"2024-02-17"'), ("2024-02-24", '"2024-02-24"')]
-    assert store.report("small", "2024-03-02") is None
+    assert (store.report("small", "2024-03-02"), store.pages("small", "2024-03-02")) == (None, {})
     assert store.reports("other") == {}
 
 
