@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from ml_assets.orchestration import backtest, daily, extracts, online, sensors, staleness, weekly
+from ml_assets.orchestration import alerts, backtest, daily, extracts, online, sensors, staleness, weekly
 from ml_assets.orchestration.store import Store
 from ml_assets.use_case import UseCase
 
@@ -37,7 +37,7 @@ def build_defs(
             *(asset for case in cases for asset in pipeline(case)),
             *(spec for case in cases for spec in staleness.observed_assets(case)),
         ],
-        sensors=[sensor for case in cases for sensor in sensors.sensors(case)],
+        sensors=[*(sensor for case in cases for sensor in sensors.sensors(case)), *alerts.sensors(cases)],
         resources={"store": store or Store()},
         executor=dg.in_process_executor,
         loggers=dict(loggers) if loggers else None,
