@@ -50,6 +50,10 @@ class NotSentError(RuntimeError):
     """A way did not take a message. What it says names the way and why, and no credentials."""
 
 
+class RefusedError(NotSentError):
+    """A way is there, and does not take this message; it may take others."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
     """A message about a run: `title` in one line, `lines` with the rest."""
@@ -124,9 +128,8 @@ class Webhook:
                         return
                     trouble, again = f"answers {answer.status_code} {answer.reason_phrase}", answer.status_code in _BUSY
                 if not again or attempt == _ATTEMPTS:
-                    raise NotSentError(
-                        f"the webhook at {_host(self.url)} ({WEBHOOK}) {trouble}: look whether it is up and still valid"
-                    )
+                    said = f"the webhook at {_host(self.url)} ({WEBHOOK}) {trouble}: look whether it is up and still valid"
+                    raise NotSentError(said) if again else RefusedError(said)
                 time.sleep(_PAUSE_SECONDS * attempt)
 
 
@@ -159,7 +162,9 @@ class Email:
         except smtplib.SMTPAuthenticationError as error:
             raise NotSentError(f"{self._label} does not take user and password ({error.smtp_code})") from None
         except smtplib.SMTPRecipientsRefused as error:
-            raise NotSentError(f"{self._label} refuses {', '.join(error.recipients)}") from None
+            raise RefusedError(f"{self._label} refuses {', '.join(error.recipients)}") from None
+        except smtplib.SMTPDataError as error:
+            raise RefusedError(f"{self._label} did not take the mail: {error}") from None
         except (smtplib.SMTPException, OSError) as error:
             raise NotSentError(f"{self._label} did not take the mail: {type(error).__name__}: {error}") from None
         if refused:

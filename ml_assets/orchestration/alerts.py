@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from ml_assets.notices import Notice, NotSentError, Way, run_link, ways
+from ml_assets.notices import NotSentError, RefusedError, Way, run_link, ways
 from ml_assets.orchestration.run_notices import RETRY, notice_of
 from ml_assets.settings import settings
 from ml_assets.use_case import UseCase
@@ -49,7 +49,9 @@ def sensors(cases: Sequence[UseCase], *, warnings: Collection[str] = ()) -> Iter
     Raises:
         ValueError: a setting of a way is not what it should be; the message names it.
     """
-    ways(settings()), run_link(settings(), "")  # a wrong setting is said when definitions are loaded, not at the first failure
+    # A wrong setting is said when definitions are loaded, not at the first failure.
+    ways(settings())
+    run_link(settings(), "")
     teller = _Teller(cases={case.name: case for case in cases}, warnings=frozenset(warnings))
 
     @dg.run_failure_sensor(
@@ -108,18 +110,19 @@ class _Teller:
         Raises:
             AlertError: some way is still down.
         """
-        until = time.monotonic() + _MOST_SECONDS
-        sent, failures = 0, []
+        sent, failures = 0, list[str]()
         for way in ways(settings()):
+            until = time.monotonic() + _MOST_SECONDS
             for run in _waiting(instance, way):
-                notice = notice_of(instance, run, self.cases, self.warnings) if run.status in _ENDED else None
-                if notice is None:
-                    instance.add_run_tags(run.run_id, {_tag(way): "nothing to tell"})
-                    continue
-                if failed := self._by(way, instance, run, notice, queue=False):
-                    failures += failed
+                try:
+                    sent += self._once_more(way, instance, run)
+                except RefusedError as error:
+                    failures.append(_waits(error, run))
+                except NotSentError as error:
+                    failures.append(_waits(error, run))
                     break
-                sent += 1
+                except Exception as error:  # about one run, which must not hold up the messages about others
+                    failures.append(_waits(error, run))
                 if time.monotonic() > until:
                     break
         for run in _without_their_retry(instance):
@@ -130,34 +133,48 @@ class _Teller:
         return f"{sent} messages sent that waited" if sent else "nothing waits"
 
     def _tell(self, instance: dg.DagsterInstance, run: dg.DagsterRun, log: logging.Logger) -> None:
-        notice = notice_of(instance, run, self.cases, self.warnings)
+        told = ways(settings())
+        try:
+            notice = notice_of(instance, run, self.cases, self.warnings)
+        except Exception:  # whatever it was: Dagster does not come back to this run
+            instance.add_run_tags(run.run_id, {_tag(way): WAITS for way in told})
+            raise
         if notice is None:
             return
         for each in (log, _log):
             each.log(notice.severity.level, notice.text)
         instance.add_run_tags(run.run_id, {TOLD: run.run_id})
-        failures = [failure for way in ways(settings()) for failure in self._by(way, instance, run, notice, queue=True)]
+        failures = []
+        for way in told:
+            if run.tags.get(_tag(way)) == run.run_id:  # it took it in a tick that did not come to its end
+                continue
+            try:
+                # Of many messages one finds out that a way is down: Dagster stops a tick after 60 s.
+                if before := len(_waiting(instance, way)):
+                    raise NotSentError(f"{way.name}: {before} earlier messages wait too")
+                way.send(notice)
+            except Exception as error:  # whatever it was, ditto
+                instance.add_run_tags(run.run_id, {_tag(way): WAITS})
+                failures.append(_waits(error, run))
+            else:
+                instance.add_run_tags(run.run_id, {_tag(way): run.run_id})
         if failures:
             raise AlertError("; ".join(failures))
 
-    def _by(self, way: Way, instance: dg.DagsterInstance, run: dg.DagsterRun, notice: Notice, *, queue: bool) -> list[str]:
-        """Why a way did not take a message, which then waits; nothing when it did, now or before.
-
-        Args:
-            queue: whether it joins those that wait already, so that of many messages one finds out that the way is down.
-        """
-        tag = _tag(way)
-        if run.tags.get(tag) == run.run_id:
-            return []
-        try:
-            if queue and (before := len(_waiting(instance, way))):
-                raise NotSentError(f"{way.name}: {before} earlier messages wait too")
+    def _once_more(self, way: Way, instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+        """Whether a message that waited was sent; it may be that there is none, or not yet."""
+        if _retry_comes(instance, run):
+            return False
+        notice = notice_of(instance, run, self.cases, self.warnings) if run.status in _ENDED else None
+        if notice is not None:
             way.send(notice)
-        except NotSentError as error:
-            instance.add_run_tags(run.run_id, {tag: WAITS})
-            return [f"{error}. The message about run {run.run_id} waits and is sent again, for {_PATIENCE.days} days"]
-        instance.add_run_tags(run.run_id, {tag: run.run_id})
-        return []
+        instance.add_run_tags(run.run_id, {_tag(way): run.run_id})
+        return notice is not None
+
+
+def _waits(error: Exception, run: dg.DagsterRun) -> str:
+    said = str(error) if isinstance(error, NotSentError) else f"{type(error).__name__}: {error}"
+    return f"{said}. The message about run {run.run_id} waits and is sent again, for {_PATIENCE.days} days"
 
 
 def _retry_comes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -441,6 +441,32 @@ def test_while_one_message_waits_others_queue_behind_it(office: Office) -> None:
     assert len(office.mails.got) == 3
 
 
+def test_a_message_that_is_refused_does_not_hold_up_others(office: Office) -> None:
+    office.posts.answers = [413, 413]
+    runs = [office.run(failing("features")), office.run(failing("labels"))]
+    assert len(office.tell()) == 2
+    assert office.posts.got == []
+    with pytest.raises(AlertError, match=f"answers 413.*run {runs[0].run_id} waits"):
+        office.tick(WAITING)
+    assert [post["run_id"] for post in office.posts.got] == [runs[1].run_id]
+
+
+def test_a_run_whose_log_cannot_be_read_is_told_later(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: Any) -> None:
+        raise OSError("the database does not answer")
+
+    run = office.run(failing("features"))
+    with monkeypatch.context() as patch:
+        patch.setattr(alerts, "notice_of", down)
+        (error,) = office.tell()
+        assert "the database does not answer" in error
+        with pytest.raises(AlertError, match="OSError: the database does not answer"):
+            office.tick(WAITING)
+    office.tick(WAITING)
+    assert [post["run_id"] for post in office.posts.got] == [run.run_id]
+    assert len(office.mails.got) == 1
+
+
 def test_a_tick_that_died_after_it_sent_sends_nothing_twice(office: Office) -> None:
     before = dict(office.cursors)
     office.run(failing("features"))
