@@ -28,7 +28,7 @@ def test_imports_keep_the_contracts_of_pyproject() -> None:
     assert lint.returncode == 0, lint.stdout + lint.stderr
 
 
-@pytest.mark.parametrize("package", ["use_case", "use_cases", "sources", "storage", "stages"])
+@pytest.mark.parametrize("package", ["notices", "use_case", "use_cases", "sources", "storage", "stages"])
 def test_dagster_is_not_loaded_by(package: str) -> None:
     name = f"ml_assets.{package}"
     modules = modules_of(name) or [name]

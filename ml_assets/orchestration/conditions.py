@@ -130,6 +130,23 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         return fingerprint(versions, codes, decided)
 
 
+@dataclass(frozen=True, eq=False)
+class Coming(dg.AutomationCondition[dg.AssetKey]):
+    """True when something is asked for at this tick that has partitions: a page waits for it, and is not made twice."""
+
+    @property
+    def name(self) -> str:
+        return "something_is_coming"
+
+    @property
+    def description(self) -> str:
+        return "Something that it shows is asked for at this tick (Dagster's own operand looks only at what fits into the same run)"
+
+    def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        coming = any(not asked.is_empty and asked.is_partitioned for asked in context.request_subsets_by_key.values())
+        return dg.AutomationResult(context, context.candidate_subset if coming else context.get_empty_subset())
+
+
 def stale_inputs(case: UseCase, store: Store, recipe: Recipe) -> dict[Day, str]:
     """Days of published events that can be made and are not made from what is published now, with what they would be made from."""
     days: Sequence[Day] = list(store.tables(case).ledger(case.events))
@@ -145,14 +162,13 @@ def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]
     """The same assets, with the condition under which each is made by itself; raw, clean and weekly assets have none."""
     pages = pages_of(case)
     quiet = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
-    soon = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
 
     def with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = spec.key.path[-1]
         if table not in BY_CONDITION and table not in pages:
             return spec
         condition = Stale(case, table, store) & quiet
-        return spec.replace_attributes(automation_condition=condition & ~soon if table in pages else condition)
+        return spec.replace_attributes(automation_condition=condition & ~Coming() if table in pages else condition)
 
     return [asset for asset in dg.map_asset_specs(with_condition, assets) if isinstance(asset, dg.AssetsDefinition)]
 

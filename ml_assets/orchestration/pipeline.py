@@ -6,6 +6,7 @@ import dagster as dg
 
 from ml_assets.clock import interval_seconds, read_clock
 from ml_assets.orchestration import (
+    alerts,
     backtest,
     conditions,
     daily,
@@ -63,7 +64,10 @@ def build_defs(
             *(asset for case in cases for asset in conditions.automated(case, kept, list(pipeline(case)))),
             *(spec for case in cases for spec in staleness.observed_assets(case)),
         ],
-        sensors=[sensor for case in cases for sensor in automation(case, seconds=seconds[case.name])],
+        sensors=[
+            *(sensor for case in cases for sensor in automation(case, seconds=seconds[case.name])),
+            *alerts.sensors(cases, warnings=monitoring.WARNINGS),
+        ],
         schedules=[schedule for case in cases for schedule in schedules.schedules(case)],
         resources={"store": kept},
         executor=dg.in_process_executor,

@@ -14,6 +14,7 @@ import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
 from ml_assets.orchestration.conditions import pages_of
+from ml_assets.orchestration.partitions import daily_tables_of
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import expected_inputs, recipes
 from ml_assets.orchestration.store import Store
@@ -78,7 +79,7 @@ class World:
         job = build_defs([self.case], store=self.store).resolve_implicit_global_asset_job_def()
         self.instance.create_run_for_job(
             job,
-            asset_selection=frozenset([dg.AssetKey([self.case.name, table])]),
+            asset_selection=frozenset(dg.AssetKey([self.case.name, name]) for name in daily_tables_of(self.case, [table])),
             tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
             status=dg.DagsterRunStatus.STARTED,
         )
