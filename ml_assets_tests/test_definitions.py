@@ -12,13 +12,15 @@ import dagster as dg
 import pytest
 
 from ml_assets.orchestration.backtest import BACKTEST
+from ml_assets.orchestration.overview import OVERVIEW
 from ml_assets.orchestration.pipeline import build_defs
+from ml_assets.orchestration.shadow import COMPARISON
 from ml_assets.orchestration.weeks import CANDIDATE, DEPLOYED, REPORT
 from ml_assets.use_cases import USE_CASES
 
 PROJECT = Path(__file__).parents[1]
-GROUPS = {"raw", "clean", "rejected", "labels", "features", "models", "scores", "monitoring", "observed", "online"}
-WITHOUT_COLUMNS = {CANDIDATE, REPORT, DEPLOYED, BACKTEST}
+GROUPS = {"raw", "clean", "rejected", "labels", "features", "models", "scores", "shadow", "monitoring", "observed", "online"}
+WITHOUT_COLUMNS = {CANDIDATE, REPORT, DEPLOYED, BACKTEST, COMPARISON, OVERVIEW}
 """Models and reports are no tables."""
 
 with warnings.catch_warnings(record=True) as heard:

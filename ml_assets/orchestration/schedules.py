@@ -16,7 +16,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration.conditions import BY_CONDITION
-from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous
+from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
 from ml_assets.orchestration.sensors import CASE_TAG, RANGE, request_days
 from ml_assets.orchestration.store import Store
@@ -39,8 +39,9 @@ class Due:
     description: str
     cron: str
     hour: int
-    weekly: bool
+    assets: Sequence[str]
     ask: Ask
+    weekly: bool = False
 
 
 def due_of(case: UseCase) -> list[Due]:
@@ -52,7 +53,7 @@ def due_of(case: UseCase) -> list[Due]:
             description="Days that are over and not ingested, or not as they were delivered; one that did not come is red afterwards.",
             cron=f"0 {INGEST_HOUR} * * *",
             hour=INGEST_HOUR,
-            weekly=False,
+            assets=[*(extract.name for extract in case.extracts), *daily_tables_of(case, _delivered(case))],
             ask=ask_for_deliveries,
         ),
         Due(
@@ -60,7 +61,7 @@ def due_of(case: UseCase) -> list[Due]:
             description="Labels, features, scores and monitoring of the last two weeks that are not there yet, or failed.",
             cron=f"0 {SCORES_HOUR} * * *",
             hour=SCORES_HOUR,
-            weekly=False,
+            assets=[name for name in BY_CONDITION if name in recipes(case)],
             ask=ask_for_scores,
         ),
         Due(
@@ -68,6 +69,7 @@ def due_of(case: UseCase) -> list[Due]:
             description="The model that may go live today: candidate, report and gate. Weeks before are never decided again.",
             cron=f"0 {TRAINING_HOUR}-23 * * {weekday}",
             hour=TRAINING_HOUR,
+            assets=WEEKLY,
             weekly=True,
             ask=ask_for_model,
         ),
@@ -86,7 +88,8 @@ def replay_sensor(case: UseCase, *, seconds: int) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{case.name}__replayed_schedules",
         description="While the clock is replayed (`ml-assets clock`): what the schedules ask for, by the clock's time.",
-        target=dg.AssetSelection.key_prefixes([case.name]),
+        # Not `target`, which makes a job of its own: none can hold days and weeks.
+        asset_selection=dg.AssetSelection.key_prefixes([case.name]),
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -177,7 +180,7 @@ def _schedule(case: UseCase, due: Due) -> dg.ScheduleDefinition:
         description=due.description,
         cron_schedule=due.cron,
         execution_timezone=case.timezone,
-        target=dg.AssetSelection.key_prefixes([case.name]),
+        target=dg.AssetSelection.assets(*(dg.AssetKey([case.name, name]) for name in due.assets)),
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def ask(context: dg.ScheduleEvaluationContext, store: Store) -> list[dg.RunRequest] | dg.SkipReason:
@@ -186,6 +189,10 @@ def _schedule(case: UseCase, due: Due) -> dg.ScheduleDefinition:
         return due.ask(case, store, context.instance) or dg.SkipReason("nothing is missing")
 
     return ask
+
+
+def _delivered(case: UseCase) -> list[str]:
+    return [name for table in case.tables for name in (table.raw_name, table.name)]
 
 
 def _requests(
