@@ -22,7 +22,7 @@ from ml_assets.use_case import Column, Day, DType, Intake, Table
 from ml_assets.use_cases import find
 
 Row = dict[str, Any]
-PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 PAYMENT: Row = {
     "transaction_id": "20180520-000000",
