@@ -1,9 +1,46 @@
-"""What holds for every test: on CI a skipped test is a failed one, since nobody would notice that it stopped running."""
+"""What holds for every test: slow files come first, and on CI a skipped test is a failed one.
+
+Nobody would notice that a test stopped running. And a slow file that came last would keep one of two workers waiting for the other.
+"""
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+
+SLOW_FIRST = (
+    "end_to_end/test_a_bad_day.py",
+    "orchestration/test_sensors.py",  # needs nothing of what is built for the first meanwhile
+    "end_to_end/test_ui.py",
+    "end_to_end/test_card_fraud.py",
+    "serving/test_openapi.py",
+    "serving/test_scoring.py",
+    "end_to_end/test_killed.py",
+    "end_to_end/test_bucket_root.py",
+    "orchestration/test_extracts.py",
+    "end_to_end/test_late_labels.py",
+    "serving/test_in_motion.py",
+    "stages/test_intake.py",
+    "serving/test_answers.py",
+    "serving/test_abuse.py",
+    "end_to_end/test_new_case.py",
+    "sources/test_contract.py",
+    "use_cases/test_flight_features.py",
+    "orchestration/test_online.py",
+    "serving/test_keys.py",
+    "test_definitions.py",
+    "test_deployment.py",
+    "test_land_command.py",
+    "scaffold/test_new.py",
+)
+"""More than ten seconds each, the slowest first; `--dist loadfile` hands the files out in this order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def skipped(config: pytest.Config) -> Sequence[pytest.TestReport | pytest.CollectReport]:

@@ -64,6 +64,18 @@ class Aws:
         """As if nobody knew the key."""
         self.post("/moto-api/reset-auth", b"0")
 
+    def begin_anew(self) -> None:
+        """One empty bucket and a key that is known, as when the server has just been started."""
+        for script in self.scripts:
+            script.kill()
+            script.wait()
+        self.scripts.clear()
+        self.said.clear()
+        self.before_put = lambda _key: None
+        self.post("/moto-api/reset")  # what it holds is the process's
+        self.post("/moto-api/reset-auth", b"inf")
+        self.client("s3").create_bucket(Bucket=BUCKET)
+
     def post(self, path: str, content: bytes = b"") -> None:
         url, kind = self.settings["AWS_ENDPOINT_URL"] + path, {"Content-Type": "text/plain"}
         urllib.request.urlopen(urllib.request.Request(url, data=content, headers=kind, method="POST")).close()
@@ -103,14 +115,13 @@ def running_aws() -> Iterator[Aws]:
         patched.setattr(FakeJobRun, "advance", lambda _: None)
         patched.setattr(FakeJobRun, "as_dict", _described)
         patched.setattr(S3Backend, "put_object", _put(aws))
-        # The client asks every five seconds how the job is.
-        patched.setattr(dagster_aws.pipes.clients.glue, "time", SimpleNamespace(sleep=lambda _: time.sleep(0.2)))
-        # So long it waits for what a job that was killed might still say.
-        patched.setattr(dagster._core.pipes.utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 1)
+        # The client asks every five seconds how the job is, and every second whether it has said something.
+        patched.setattr(dagster_aws.pipes.clients.glue, "time", SimpleNamespace(sleep=lambda _: time.sleep(0.1)))
+        patched.setattr(dagster._core.pipes.utils, "DEFAULT_SLEEP_INTERVAL", 0.1)
+        # For more than so many whole seconds it waits for what a job that was killed might still say.
+        patched.setattr(dagster._core.pipes.utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)
         try:
-            aws.post("/moto-api/reset")  # what it holds is the process's
-            aws.post("/moto-api/reset-auth", b"inf")
-            aws.client("s3").create_bucket(Bucket=BUCKET)
+            aws.begin_anew()
             yield aws
         finally:
             for script in aws.scripts:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from ml_assets.cli import app
 from ml_assets.sources.landing import LandedRows
 from ml_assets.use_cases import find
 from ml_assets_tests.feeds import Api, running_api
@@ -61,6 +63,11 @@ def landing(settings: dict[str, str], *words: str) -> Iterator["subprocess.Popen
         process.communicate()
 
 
+def typed(settings: dict[str, str], *words: str) -> Result:
+    """The same in this process, of what ends by itself."""
+    return CliRunner().invoke(app, ["land", "card_fraud", *words], env=settings)
+
+
 def source(settings: dict[str, str], table: str) -> LandedRows:
     found = find("card_fraud", settings).table(table).source(settings)
     assert isinstance(found, LandedRows)
@@ -99,13 +106,11 @@ def test_a_service_says_what_landed_and_ends_when_it_is_interrupted(settings: di
 
 
 def test_what_keeps_it_from_landing_is_said_in_one_line(settings: dict[str, str], api: Api) -> None:
-    with landing({**settings, "TOKEN": "wrong"}) as process:
-        told, _ = process.communicate(timeout=60)
-    assert (process.returncode, told.strip()) == (1, f"error: {api.url}/events answers 401: check the credentials")
+    told = typed({**settings, "TOKEN": "wrong"})
+    assert (told.exit_code, told.output.strip()) == (1, f"error: {api.url}/events answers 401: check the credentials")
 
 
 def test_a_table_that_arrives_in_no_feed_is_said(settings: dict[str, str]) -> None:
-    with landing(settings, "--select", "labels") as process:
-        told, _ = process.communicate(timeout=60)
+    told = typed(settings, "--select", "labels")
     wanted = "error: no table labels of card_fraud arrives in a feed; those that do: transactions, chargebacks"
-    assert (process.returncode, told.strip()) == (1, wanted)
+    assert (told.exit_code, told.output.strip()) == (1, wanted)

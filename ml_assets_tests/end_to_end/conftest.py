@@ -3,9 +3,11 @@
 `test_killed` loads this file by its path in processes of its own, so that a world is opened there as it is here.
 """
 
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -153,25 +155,46 @@ def opened() -> Callable[..., World]:
     return open_world
 
 
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """The processes of pytest-xdist one after the other."""
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything, up to `EARLIER` and then to the end, built by the first process that asks: it takes half a minute."""
+    folder = tmp_path_factory.getbasetemp()
+    place = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "built"
+    with alone(place), pytest.MonkeyPatch.context() as patch:
+        if not (place / "whole").exists():
+            write_delivery(place / "delivery", DAYS)
+            patch.setenv(FOLDER, str(place / "delivery"))
+            world = open_world(place / "end", folder=place / "delivery")
+            with world.instance:
+                bring_up_to_date(world.runner(), last=EARLIER)
+                for each in ("root", "dagster"):
+                    shutil.copytree(place / "end" / each, place / "end" / "earlier" / each, symlinks=True)
+                world.bring_up_to_date()
+            (place / "whole").touch()
+    return place
+
+
+@pytest.fixture(scope="session")
+def delivery(built: Path) -> Path:
     """Do not write here: `make_world(own_delivery=True)` has a copy."""
-    folder = tmp_path_factory.mktemp("delivery")
-    write_delivery(folder, DAYS)
-    return folder
+    return built / "delivery"
 
 
 @pytest.fixture(scope="session")
-def undisturbed(delivery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Everything, built once, up to `EARLIER` and then to the end; for reading only."""
-    place = tmp_path_factory.mktemp("undisturbed")
+def undisturbed(built: Path, delivery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """What was built; for reading only."""
+    place = tmp_path_factory.mktemp("undisturbed") / "end"
+    shutil.copytree(built / "end", place, symlinks=True)
     world = open_world(place, folder=delivery)
-    with world.instance, pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER, str(delivery))
-        bring_up_to_date(world.runner(), last=EARLIER)
-        for each in ("root", "dagster"):
-            shutil.copytree(place / each, place / "earlier" / each, symlinks=True)
-        world.bring_up_to_date()
+    with world.instance:
         yield world
 
 

@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 
 from ml_assets.orchestration.publish import outputs
+from ml_assets.orchestration.rounds import Runner, bring_up_to_date
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.use_case import day_range, shift
 
 BAD = "2013-02-06"
+EARLIER = "2013-02-03"
+"""Up to then `make_world(since="earlier")` has everything."""
 FIRST, LAST = "2013-02-04", "2013-02-17"
 """What is made in one run; all before is there already."""
 DAYS = day_range(FIRST, LAST)
@@ -233,25 +236,31 @@ def test_a_bad_day_blocks_itself_and_no_other(make_world, undisturbed, bad: Bloc
         repair(world, good, undisturbed, changes_flights=True)
 
 
-def test_a_bad_day_does_not_stop_training_and_ends_well(make_world, undisturbed):
-    """The same by `bring_up_to_date` alone, with a bad day that models are trained on."""
-    world = make_world(own_delivery=True)
+def test_a_bad_day_does_not_stop_training_and_ends_well(make_world):
+    """The same by `bring_up_to_date` alone, with a bad day that the first model is trained on."""
+    undisturbed, world = make_world(name="undisturbed", since="earlier"), make_world(own_delivery=True)
     file = world.file("2013-01-20")
     good = file.read_bytes()
     file.unlink()
-    runner = world.bring_up_to_date()
+    runner = brought_up_to(EARLIER, world)
     assert {check.partition for result in runner.results for check in result.failed} == {"2013-01-20"}
     assert world.partitions("features") == undisturbed.partitions("features") - {"2013-01-20"}
-    assert world.partitions("evaluation_report") == undisturbed.partitions("evaluation_report")
-    assert world.partitions("scores") == undisturbed.partitions("scores")
+    assert world.partitions("evaluation_report") == undisturbed.partitions("evaluation_report") != set()
+    assert world.partitions("scores") == undisturbed.partitions("scores") != set()
     assert world.store.models.deployments(world.case.name) != undisturbed.store.models.deployments(world.case.name)
 
     file.write_bytes(good)
-    runner = world.bring_up_to_date()
+    runner = brought_up_to(EARLIER, world)
     assert not any(result.failed for result in runner.results)
     assert world.contents() == undisturbed.contents()
     assert world.store.models.deployments(world.case.name) == undisturbed.store.models.deployments(world.case.name)
-    assert world.bring_up_to_date().results == []
+    assert brought_up_to(EARLIER, world).results == []
+
+
+def brought_up_to(last: str, world) -> Runner:
+    runner = world.runner()
+    bring_up_to_date(runner, last=last)
+    return runner
 
 
 def test_an_output_reported_elsewhere_releases_what_comes_next_and_materialises_nothing():

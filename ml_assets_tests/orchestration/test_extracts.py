@@ -114,20 +114,25 @@ class Bank:
         )
 
 
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Aws]:
+    with running_aws() as running:
+        yield running
+
+
 @pytest.fixture
-def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
-    with running_aws() as aws:
-        for name, value in aws.settings.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-        instance = open_instance(tmp_path / "dagster")
+def bank(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
+    aws.begin_anew()
+    for name, value in aws.settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    with open_instance(tmp_path / "dagster") as instance:
         made = Bank(folder=tmp_path, aws=aws, patch=monkeypatch, instance=instance)
         for day, count in zip(DAYS, (3, 2, 0, 4, 1), strict=True):
             made.pay(day, count)
         made.declare()
         aws.make_job("extract")
         yield made
-        instance.dispose()
 
 
 def test_run_extracts_the_days_that_are_asked_for_and_not_there_and_no_others(bank: Bank) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class World:
     tables: Mapping[str, pd.DataFrame]
     features: pd.DataFrame
     """Of the served days."""
+    _models: dict[str, Model] = field(default_factory=dict)
 
     @property
     def models(self) -> ModelStore:
@@ -66,8 +68,10 @@ class World:
         return version
 
     def model(self, version: str) -> Model:
-        files, _ = self.models.load(self.case.name, version)
-        return model_in(files, served_by(files))
+        if version not in self._models:
+            files, _ = self.models.load(self.case.name, version)
+            self._models[version] = model_in(files, served_by(files))
+        return self._models[version]
 
     def load(self, address: str, days: list[Day] = LOADED) -> None:
         """Fills an online store with the state of days."""
@@ -225,28 +229,34 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
         yield server
 
 
-@pytest.fixture
-def serving(world: World, loaded: Path, tmp_path: Path) -> Callable[..., Any]:
-    """Starts the service on a root and a store of its own, with the state loaded; `store` is another address."""
+@pytest.fixture(scope="session")
+def serving_in(world: World, loaded: Path) -> Callable[..., Any]:
+    """Starts the service on a root and a store of its own in a folder, with the state loaded; `store` is another address."""
 
     @contextmanager
-    def started(*options: str, store: str | None = None) -> Iterator[Service]:
-        root = tmp_path / "root"
+    def started(folder: Path, *options: str, store: str | None = None) -> Iterator[Service]:
+        root = folder / "root"
         if not root.exists():
             root.mkdir()
             for name in ("models", "deployments"):
                 shutil.copytree(world.root / name, root / name)
         if store is None:
-            store = str(tmp_path / "online")
+            store = str(folder / "online")
             if not Path(store).exists():
                 shutil.copytree(loaded, store)
-        service = Service(world=world, store=store, port=free_port(), options=options, log=tmp_path / "service.log", root=root)
+        service = Service(world=world, store=store, port=free_port(), options=options, log=folder / "service.log", root=root)
         try:
             yield service.start()
         finally:
             service.stop()
 
     return started
+
+
+@pytest.fixture
+def serving(serving_in: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """The same in the folder of a test."""
+    return partial(serving_in, tmp_path)
 
 
 def scorer_of(world: World, root: Path, store: str) -> Scorer:

@@ -384,11 +384,12 @@ def test_slow_bodies_are_given_up_while_others_are_served(plain: Service, paymen
     assert kept(plain) == before
 
 
-def test_heads_that_never_end_are_given_up(service: Service) -> None:
+def test_heads_that_never_end_are_given_up_and_so_is_the_rest_of_a_refused_body(service: Service) -> None:
     """Slowly sent, sent in part, sent behind an answer; who sends nothing at all is only idle."""
     starts = (b"P", SCORE, SCORE + b"X: ", ALIVE + b"GET /hea", b"\r\n")
     with socket.create_connection(("127.0.0.1", service.port), timeout=MOST_SECONDS + 4) as idle, ThreadPoolExecutor(8) as pool:
         slow = pool.submit(slowly, service, SCORE + b"X: ", b"x")
+        rest = pool.submit(rest_of_a_refused_body, service)
         halves = [pool.submit(exchange_whole, service, start) for start in starts]
         late = [slow.result(), *(each.result()[-1] for each in halves[:3])]
         for answer in late:
@@ -397,6 +398,9 @@ def test_heads_that_never_end_are_given_up(service: Service) -> None:
         behind, blank = halves[3].result(), halves[4].result()
         assert [answer.status for answer in behind] == [200, 408]
         assert blank == []
+        refused, seconds = rest.result()
+        assert [answer.status for answer in refused] == [404]
+        assert MOST_SECONDS - 0.5 < seconds < MOST_SECONDS + 2
         require_alive(idle)
 
 
@@ -410,7 +414,8 @@ def exchange_whole(service: Service, start: bytes) -> list[Answer]:
     return list(answers_in(came, True, time.monotonic() - begin))
 
 
-def test_the_rest_of_a_body_that_was_refused_has_its_time_too(service: Service) -> None:
+def rest_of_a_refused_body(service: Service) -> tuple[list[Answer], float]:
+    """It has its time, too: what was answered, and after how many seconds the connection was closed."""
     head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
     begin = time.monotonic()
     with socket.create_connection(("127.0.0.1", service.port), timeout=MOST_SECONDS + 5) as client:
@@ -420,8 +425,7 @@ def test_the_rest_of_a_body_that_was_refused_has_its_time_too(service: Service) 
         came = b""
         while chunk := client.recv(1 << 16):
             came += chunk
-    assert MOST_SECONDS - 0.5 < time.monotonic() - begin < MOST_SECONDS + 2
-    assert [answer.status for answer in answers_in(came, True, 0)] == [404]
+    return list(answers_in(came, True, 0)), time.monotonic() - begin
 
 
 def test_a_head_that_is_too_long(service: Service) -> None:

@@ -72,10 +72,10 @@ def packed_of(world: Any, *, trees: int) -> tuple[dict[str, bytes], dict[str, An
     return conftest.packed(world, "2018-05-16", trees)
 
 
-def test_ten_swaps_under_full_load(world: Any, serving: Callable[..., Any]) -> None:
+def test_five_swaps_under_full_load(world: Any, serving: Callable[..., Any]) -> None:
     """No request fails, and no answer has the version of one model and the score or threshold of another."""
     with serving("--workers", "2") as service:
-        versions = versions_of(world, service.root, 11)
+        versions = versions_of(world, service.root, 6)
         models = ModelStore(root=LocalFolder(service.root))
         took = []
         with load_of(service, world.rows()) as answers:
@@ -130,10 +130,8 @@ def test_a_package_that_does_not_answer_its_own_events_is_refused(world: Any, se
         assert requests.get(f"{service.case_url}/model", timeout=10).json()["refused"] == {}
 
 
-def test_without_a_model_it_says_so(world: Any, serving: Callable[..., Any]) -> None:
-    with serving() as service:
-        pass
-    shutil.rmtree(service.root / "deployments")
+def test_without_a_model_it_says_so(world: Any, serving: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(world.root / "models", tmp_path / "root" / "models")
     with serving() as service:
         response = requests.post(f"{service.case_url}/score", json=world.rows()[0], timeout=10)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import requests
+from typer.testing import CliRunner, Result
 
 from ml_assets.serving import keys as keys_module
+from ml_assets.serving.commands import app
 from ml_assets.serving.keys import KeyRing, UnknownKeyError, create_key, list_keys, revoke_key
 
 Headers = dict[str, str]
@@ -31,10 +33,15 @@ def command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def typed(root: Path, *arguments: str) -> Result:
+    """The same in this process: another takes more than a second to start."""
+    return CliRunner().invoke(app, arguments, env={"ML_ASSETS_ROOT": str(root), "COLUMNS": "200", "NO_COLOR": "1"})
+
+
 def made(root: Path, name: str, *scopes: str) -> str:
     options = [part for scope in scopes for part in ("--scope", scope)]
-    ran = command(root, "keys", "create", name, *options)
-    assert ran.returncode == 0, ran.stderr
+    ran = typed(root, "keys", "create", name, *options)
+    assert ran.exit_code == 0, ran.stderr
     return ran.stdout.strip()
 
 
@@ -171,19 +178,19 @@ def test_a_key_under_another_scheme_is_none(tmp_path: Path, value: str) -> None:
 
 
 def test_keys_are_made_listed_and_revoked_by_commands(tmp_path: Path) -> None:
-    assert "no keys" in command(tmp_path, "keys", "list").stdout
+    assert "no keys" in typed(tmp_path, "keys", "list").stdout
     key = made(tmp_path, "gateway", "score", "feedback")
     made(tmp_path, "[bold]odd[/]", "admin")
-    listed = command(tmp_path, "keys", "list").stdout
+    listed = typed(tmp_path, "keys", "list").stdout
     assert "gateway" in listed
     assert "score, feedback" in listed
     assert "[bold]odd[/]" in listed
     assert key not in listed
     assert key.split("_", 2)[2] not in listed
-    assert command(tmp_path, "keys", "revoke", "gateway").returncode == 0
-    assert "gateway" not in command(tmp_path, "keys", "list").stdout
-    again = command(tmp_path, "keys", "revoke", "gateway")
-    assert (again.returncode, "no key 'gateway'" in again.stderr, again.stdout) == (1, True, "")
+    assert typed(tmp_path, "keys", "revoke", "gateway").exit_code == 0
+    assert "gateway" not in typed(tmp_path, "keys", "list").stdout
+    again = typed(tmp_path, "keys", "revoke", "gateway")
+    assert (again.exit_code, "no key 'gateway'" in again.stderr, again.stdout) == (1, True, "")
 
 
 def test_a_wrong_command_says_what_is_wrong(tmp_path: Path) -> None:
@@ -195,11 +202,16 @@ def test_a_wrong_command_says_what_is_wrong(tmp_path: Path) -> None:
 # The service ------------------------------------------------------------------------------------------------------------------
 
 
+def given(service: Any, name: str, *scopes: str) -> str:
+    """A key that is made while the service runs."""
+    return create_key(service.root / "serving" / "keys.json", name=name, scopes=list(scopes))
+
+
 def test_each_scope_opens_its_doors_and_no_other(world: Any, serving: Callable[..., Any]) -> None:
     first, second = world.rows()[:2]
     label = world.rows(table="chargebacks")[0]
     with serving() as service:
-        keys = {scope: made(service.root, scope, scope) for scope in ("score", "feedback", "admin")}
+        keys = {scope: given(service, scope, scope) for scope in ("score", "feedback", "admin")}
         asked = {
             "score": [("POST", "score", first), ("POST", "score:batch", [first]), ("GET", "model", None)],
             "feedback": [("POST", "events", second), ("POST", "labels", label)],
@@ -233,7 +245,7 @@ def test_nothing_of_a_request_that_is_not_let_in_is_kept(world: Any, serving: Ca
     rows = world.rows()
     first, second = [row for row in rows if row["customer_id"] == rows[0]["customer_id"]][:2]
     with serving() as service:
-        feedback, score = made(service.root, "feedback", "feedback"), made(service.root, "score", "score")
+        feedback, score = given(service, "feedback", "feedback"), given(service, "score", "score")
         closed_within(service, 2.0)
         refused = [
             requests.post(f"{service.case_url}/score", json=first, headers=bearer(feedback), timeout=10),
@@ -249,7 +261,7 @@ def test_nothing_of_a_request_that_is_not_let_in_is_kept(world: Any, serving: Ca
 
 def test_a_revoked_key_is_refused_within_a_second_by_every_process(world: Any, serving: Callable[..., Any]) -> None:
     with serving("--workers", "2") as service:
-        keys = [made(service.root, name, "score") for name in ("one", "two")]
+        keys = [given(service, name, "score") for name in ("one", "two")]
         closed_within(service, 2.0)
         sessions = [requests.Session() for _ in range(8)]  # their connections are of both processes
         for session in sessions:
@@ -264,7 +276,7 @@ def test_a_revoked_key_is_refused_within_a_second_by_every_process(world: Any, s
 
 def test_who_sends_too_much_is_told_when_to_come_back(world: Any, serving: Callable[..., Any]) -> None:
     with serving("--requests-a-second", "2") as service:
-        busy, calm = made(service.root, "busy", "score"), made(service.root, "calm", "score")
+        busy, calm = given(service, "busy", "score"), given(service, "calm", "score")
         closed_within(service, 2.0)
         with requests.Session() as session:
             answers = [session.get(f"{service.case_url}/model", headers=bearer(busy), timeout=10) for _ in range(16)]

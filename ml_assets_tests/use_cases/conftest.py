@@ -1,6 +1,6 @@
 """Features of single events, as a scorer computes them: from what is kept of clean rows, one event after the other."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,10 @@ def as_row(row: dict[Hashable, Any]) -> dict[str, Any]:
     return {name: value.value // 1000 if isinstance(value, pd.Timestamp) else value for name, value in plain.items()}
 
 
-def in_batches(case: UseCase, events: pd.DataFrame, tables: dict[str, pd.DataFrame], *, size: int) -> pd.DataFrame:
+def in_batches(
+    case: UseCase, events: pd.DataFrame, tables: dict[str, pd.DataFrame], *, sizes: Sequence[int]
+) -> Iterator[pd.DataFrame]:
+    """What is kept takes longer to file than features to compute, so it is filed once."""
     online = OnlineFeatures(case)
     filed: dict[bytes, list[bytes]] = {}
     for name, kept in online.kept.items():
@@ -32,17 +35,19 @@ def in_batches(case: UseCase, events: pd.DataFrame, tables: dict[str, pd.DataFra
         for table in case.dimensions
     }
     rows = list(map(as_row, events.to_dict("records")))
-    made = []
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        asked = {key for event in batch for key in online.keys(event).values() if key in filed}
-        facts = {key: b"".join(filed[key]) for key in asked}
-        made.append(pd.DataFrame(online.compute(batch, facts, lambda table, value: dimensions[table].get(value))))
     head = events.set_index("event_id")[[case.event_time, "day"]].rename(columns={case.event_time: "event_time"})
-    return pd.concat([head, pd.concat(made).set_index(head.index)], axis=1)
+    for size in sizes:
+        made = []
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            asked = {key for event in batch for key in online.keys(event).values() if key in filed}
+            facts = {key: b"".join(filed[key]) for key in asked}
+            made.append(pd.DataFrame(online.compute(batch, facts, lambda table, value: dimensions[table].get(value))))
+        yield pd.concat([head, pd.concat(made).set_index(head.index)], axis=1)
 
 
-@pytest.fixture(scope="session", params=[1, 7], ids=["one-by-one", "in-sevens"])
-def from_what_is_kept(request: pytest.FixtureRequest) -> Callable[..., pd.DataFrame]:
+@pytest.fixture(scope="session")
+def from_what_is_kept() -> Callable[..., Iterator[pd.DataFrame]]:
+    """Of the same events, one by one and in sevens."""
     assert pd.NaT.value == NEVER
-    return partial(in_batches, size=request.param)
+    return partial(in_batches, sizes=(1, 7))

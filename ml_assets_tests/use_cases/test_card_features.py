@@ -4,7 +4,7 @@ import math
 import os
 import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -123,11 +123,10 @@ def test_payments_one_by_one_have_the_features_of_the_range_to_the_last_bit(
 
 
 def test_payments_one_by_one_from_what_is_kept_of_rows_have_the_same_features(
-    tables: Frames, chosen: pd.DataFrame, together: pd.DataFrame, from_what_is_kept: Callable[..., pd.DataFrame]
+    tables: Frames, chosen: pd.DataFrame, together: pd.DataFrame, from_what_is_kept: Callable[..., Iterator[pd.DataFrame]]
 ) -> None:
-    alone = from_what_is_kept(CASE, chosen, {name: rows.sample(frac=1, random_state=6) for name, rows in tables.items()})
-
-    assert different(alone, together.loc[chosen["event_id"]]) == []
+    for alone in from_what_is_kept(CASE, chosen, {name: rows.sample(frac=1, random_state=6) for name, rows in tables.items()}):
+        assert different(alone, together.loc[chosen["event_id"]]) == []
 
 
 def test_the_order_of_payments_and_of_rows_does_not_matter(tables: Frames, asked: pd.DataFrame, together: pd.DataFrame) -> None:
