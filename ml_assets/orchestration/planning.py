@@ -88,6 +88,8 @@ class Recipe:
     """Further assets that decide through `also`, beside the inputs that are not hashed."""
     missing: str = ""
     """Why a day cannot be made when `also` says nothing about it."""
+    awaits: bool = False
+    """Whether nothing is wrong with a day that lacks an input: it waits for it."""
     on_demand: bool = False
     """Whether it is made when somebody asks for it, and not by `run`."""
 
@@ -99,7 +101,7 @@ def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[
     made_from, held_back = {}, {}
     for day in days:
         if day in also and (reason := _not_published(recipe, ledgers, day)):
-            held_back[day] = NotMade(reason=reason, expected=False)
+            held_back[day] = NotMade(reason=reason, expected=recipe.awaits)
         elif day not in also:
             held_back[day] = NotMade(reason=recipe.missing, expected=True)
         else:
@@ -192,16 +194,19 @@ def _watching_recipes(case: UseCase) -> Iterator[Recipe]:
     """What watches the model in force. What the model is compared with is in its package, and so told by the version in the scores."""
     window = case.monitoring.window_days - 1
     watched = fingerprint(case.monitoring)
-    yield Recipe(table="estimated_performance", inputs=(Input(table="scores"),), code=code_of(estimate, reference, quality))
+    estimating = code_of(estimate, reference, quality)
+    yield Recipe(table="estimated_performance", inputs=(Input(table="scores"),), code=estimating, awaits=True)
     yield Recipe(
         table="drift_report",
         inputs=(Input(table="features", back=window), Input(table="scores", back=window)),
         code=code_of(drift, reference, model, package, quality) + watched,
+        awaits=True,
     )
     yield Recipe(
         table="performance_report",
         inputs=(Input(table="live_performance", back=window), Input(table="estimated_performance", back=window)),
         code=code_of(promise, reference, quality) + watched,
+        awaits=True,
     )
 
 

@@ -20,13 +20,19 @@ def _declared(name: str) -> UseCase:
 USE_CASES: tuple[UseCase, ...] = tuple(_declared(name) for name in NAMES)
 
 
+CASES = "ML_ASSETS_CASES"
+
+
 def configured(settings: Mapping[str, str]) -> tuple[UseCase, ...]:
-    """The use cases as the settings (the environment of the process) make them.
+    """The use cases as the settings (the environment of the process) make them: all, or those that `ML_ASSETS_CASES` names.
 
     Raises:
         ValueError: a setting is not what it should be; the message names it.
     """
-    return tuple(case.configure(case, settings) if case.configure else case for case in USE_CASES)
+    wanted = [name.strip() for name in settings.get(CASES, "").split(",") if name.strip()] or list(NAMES)
+    if unknown := [name for name in wanted if name not in NAMES]:
+        raise ValueError(f"{CASES}: no use case {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    return tuple(case.configure(case, settings) if case.configure else case for case in USE_CASES if case.name in wanted)
 
 
 def find(name: str, settings: Mapping[str, str]) -> UseCase:
