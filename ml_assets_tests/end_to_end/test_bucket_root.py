@@ -82,11 +82,11 @@ def test_the_whole_pipeline_in_a_bucket_is_equal_to_that_in_a_folder(in_bucket: 
     assert SECRET not in "".join(path.read_text(errors="ignore") for path in (tmp_path / "whole").rglob("*") if path.is_file())
 
 
-def test_of_five_runs_at_once_none_loses_what_another_wrote(
+def test_of_ten_runs_at_once_none_loses_what_another_wrote(
     in_bucket: Any, undisturbed: Any, delivery: Path, server: ObjectServer, tmp_path: Path
 ) -> None:
     world = in_bucket("many")
-    days = [f"2013-01-{day:02d}" for day in range(1, 5)]
+    days = [f"2013-01-{day:02d}" for day in range(1, 10)]
     processes = [
         subprocess.Popen(
             [

@@ -72,10 +72,10 @@ def packed_of(world: Any, *, trees: int) -> tuple[dict[str, bytes], dict[str, An
     return conftest.packed(world, "2018-05-16", trees)
 
 
-def test_five_swaps_under_full_load(world: Any, serving: Callable[..., Any]) -> None:
+def test_ten_swaps_under_full_load(world: Any, serving: Callable[..., Any]) -> None:
     """No request fails, and no answer has the version of one model and the score or threshold of another."""
     with serving("--workers", "2") as service:
-        versions = versions_of(world, service.root, 6)
+        versions = versions_of(world, service.root, 11)
         models = ModelStore(root=LocalFolder(service.root))
         took = []
         with load_of(service, world.rows()) as answers:
