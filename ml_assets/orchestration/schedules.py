@@ -25,6 +25,8 @@ from ml_assets.use_case import WHOLE, Day, UseCase, shift
 
 INGEST_HOUR, SCORES_HOUR, TRAINING_HOUR, TRAIN_ANYWAY_HOUR = 2, 5, 4, 12
 """A week's model waits for the labels and features of the days before it, until noon."""
+REPLAYED_HOUR = 22
+"""In a replay a night lasts a second: what schedules ask for by night is asked for in the evening, so that sensors come first as they do."""
 TRIED_FOR_DAYS = 14
 """What is older is asked for when it changes, or by a person."""
 
@@ -101,7 +103,8 @@ def replay_sensor(case: UseCase, *, seconds: int) -> dg.SensorDefinition:
         now, requests = clock.now().astimezone(ZoneInfo(case.timezone)), list[dg.RunRequest]()
         for due in due_of(case):
             day = case.week_of(now.date().isoformat()) if due.weekly else now.date().isoformat()
-            if fired.get(due.name, "") >= day or now < case.starts(day) + timedelta(hours=due.hour):
+            hour = due.hour if due.weekly else REPLAYED_HOUR
+            if fired.get(due.name, "") >= day or now < case.starts(day) + timedelta(hours=hour):
                 continue
             asked = due.ask(case, store, context.instance)
             requests += asked

@@ -130,7 +130,7 @@ class Month:
     def prepare(self) -> None:
         """The project with the case, and everything before the month, made by the command."""
         self.project.mkdir(parents=True)
-        copy_of_the_project(self.project)
+        self._copy()
         self.delivered.mkdir()
         for day in HISTORY:
             self.deliver(day)
@@ -139,6 +139,12 @@ class Month:
         (self.place / "shop.toml").write_text(self._toml())
         self._must("new", CASE, "--from", str(self.place / "history.csv"), "--known-after", "1d", "--label", "returned")
         self._must("run", CASE, "--to", HISTORY[-1])
+
+    def _copy(self) -> None:
+        """The project; its Dagster keeps everything there, wherever a process was started."""
+        copy_of_the_project(self.project)
+        settings = self.project / "dagster.yaml"
+        settings.write_text(settings.read_text().replace(".ml_assets/dagster", str(self.project / ".ml_assets" / "dagster")))
 
     def _toml(self) -> str:
         columns = ", ".join(f'{name} = "{theirs}"' for name, theirs in COLUMNS.items())
@@ -268,7 +274,7 @@ class Month:
         """The same deliveries, as they are in the end, built by the command in one go."""
         other = Month(place=place, day_seconds=self.day_seconds, rows=self.rows)
         other.project.mkdir(parents=True)
-        copy_of_the_project(other.project)
+        other._copy()
         for name in ("history.csv", "shop.toml"):
             shutil.copy(self.place / name, place / name)
         shutil.copytree(self.project / "ml_assets", other.project / "ml_assets", dirs_exist_ok=True)
