@@ -10,7 +10,7 @@ missing or refused, and that must not hold it up; content that comes again uncha
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 
 from ml_assets.clock import read_clock
 from ml_assets.orchestration import backtest, overview, shadow
-from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
+from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, shadow_versions
 from ml_assets.orchestration.sensors import CASE_TAG
 from ml_assets.orchestration.store import Store
 from ml_assets.storage.tables import fingerprint
@@ -84,31 +84,29 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         stale = memory["stale"] if state is not None and state == memory.get("state") else self._stale()
         wanted = {day: made for day, made in stale.items() if asked.get(day) != made}
         kept = {day: made for day, made in asked.items() if day in stale}
-        partitions = {AssetKeyPartitionKey(context.key, None if day == WHOLE else day) for day in wanted}
+        chosen = {*wanted, *self._that_follow(context)}
+        partitions = {AssetKeyPartitionKey(context.key, None if day == WHOLE else day) for day in chosen}
         true = context.asset_graph_view.get_asset_subset_from_asset_partitions(context.key, partitions)
-        chosen = true.compute_intersection(context.candidate_subset)
         cursor = {"state": state, "stale": stale, "wanted": wanted, "asked": kept}
-        return dg.AutomationResult(context, chosen, cursor=json.dumps(cursor, sort_keys=True))
+        return dg.AutomationResult(
+            context, true.compute_intersection(context.candidate_subset), cursor=json.dumps(cursor, sort_keys=True)
+        )
 
     def _stale(self) -> dict[Day, str]:
         if (is_stale := pages_of(self.case).get(self.table)) is not None:
             return {WHOLE: self._state() or ""} if is_stale(self.case, self.store) else {}
-        found = stale_inputs(self.case, self.store, recipes(self.case)[self.table])
-        if upstream := WITH_UPSTREAM.get(self.table):
-            coming = stale_inputs(self.case, self.store, recipes(self.case)[upstream])
-            found |= {day: made for day, made in self._that_will_follow(coming).items() if day not in found}
-        return found
+        return stale_inputs(self.case, self.store, recipes(self.case)[self.table])
 
-    def _that_will_follow(self, coming: Mapping[Day, str]) -> dict[Day, str]:
-        """Of days whose upstream is about to be made those that can be made right after it: where a model is in force, or in shadow."""
-        if self.table == "performance_report":
-            return dict(coming)
+    def _that_follow(self, context: AutomationContext[dg.AssetKey]) -> set[Day]:
+        """The days whose upstream is asked for at this tick and that can be made in the same run: where a model is in force, or in shadow."""
+        upstream = WITH_UPSTREAM.get(self.table)
+        coming = context.request_subsets_by_key.get(dg.AssetKey([self.case.name, upstream])) if upstream else None
+        if coming is None or coming.is_empty:
+            return set()
+        days = sorted(_keys(coming))
         if self.table == "shadow_scores":
-            also = recipes(self.case)[self.table].also
-            there = set(also(self.store, list(coming))) if also else set()
-        else:
-            there = set(self.store.models.in_force_on(self.case.name, list(coming)))
-        return {day: made for day, made in coming.items() if day in there}
+            return set(shadow_versions(self.case, self.store, days))
+        return set(days) if upstream == "live_performance" else set(self.store.models.in_force_on(self.case.name, days))
 
     def _state(self) -> str | None:
         """Changes whenever something may have become stale; None where only a look can tell. A quiet tick costs a few milliseconds."""
@@ -116,12 +114,10 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
             return None
         tables, models = self.store.tables(self.case), self.store.models
         known = recipes(self.case)
-        looked_at = {self.table, WITH_UPSTREAM.get(self.table, self.table)}
-        inputs = {each.table for name in looked_at if name in known for each in known[name].inputs}
-        if self.table in pages_of(self.case):
-            inputs = set(known)
-        versions = {name: tables.version(name) for name in sorted(inputs | looked_at)}
-        codes = [known[name].code for name in sorted(looked_at) if name in known]
+        own = known.get(self.table)
+        inputs = {self.table, *(each.table for each in own.inputs)} if own else set(known)
+        versions = {name: tables.version(name) for name in sorted(inputs)}
+        codes = own.code if own else ""
         decided = [
             models.deployments(self.case.name),
             len(models.decisions.all(self.case.name)),

@@ -26,7 +26,7 @@ from ml_assets.use_case import WHOLE, Day, UseCase, shift
 INGEST_HOUR, SCORES_HOUR, TRAINING_HOUR, TRAIN_ANYWAY_HOUR = 2, 5, 4, 12
 """A week's model waits for the labels and features of the days before it, until noon."""
 REPLAYED_HOUR = 22
-"""In a replay a night lasts a second: what schedules ask for by night is asked for in the evening, so that sensors come first as they do."""
+"""In a replay a night lasts a second: what schedules ask for at night is asked for in the evening, so that sensors come first."""
 TRIED_FOR_DAYS = 14
 """What is older is asked for when it changes, or by a person."""
 

@@ -4,6 +4,7 @@ Of the 30 days one comes late, one is poisoned and repaired, the source is down 
 `test_month` lets it happen while processes are killed; `benchmarks/month.py` lists the runs.
 """
 
+import compileall
 import os
 import random
 import shutil
@@ -104,7 +105,11 @@ class Month:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("ML_ASSETS_")}
+        kept = {
+            name: text
+            for name, text in os.environ.items()
+            if not name.startswith("ML_ASSETS_") and name != "PYTHONDONTWRITEBYTECODE"
+        }
         return {
             **kept,
             **self.settings,
@@ -143,6 +148,7 @@ class Month:
     def _copy(self) -> None:
         """The project; its Dagster keeps everything there, wherever a process was started."""
         copy_of_the_project(self.project)
+        compileall.compile_dir(self.project / "ml_assets", quiet=1)  # each of a hundred runs would do it again
         settings = self.project / "dagster.yaml"
         settings.write_text(settings.read_text().replace(".ml_assets/dagster", str(self.project / ".ml_assets" / "dagster")))
 
