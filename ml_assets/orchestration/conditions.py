@@ -98,7 +98,7 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         return stale_inputs(self.case, self.store, recipes(self.case)[self.table])
 
     def _that_follow(self, context: AutomationContext[dg.AssetKey]) -> set[Day]:
-        """The days whose upstream is asked for at this tick and that can be made in the same run: where a model is in force, or in shadow."""
+        """The days whose upstream is asked for at this tick and that can be made with it: where a model is in force, or in shadow."""
         upstream = WITH_UPSTREAM.get(self.table)
         coming = context.request_subsets_by_key.get(dg.AssetKey([self.case.name, upstream])) if upstream else None
         if coming is None or coming.is_empty:
