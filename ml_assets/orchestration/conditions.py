@@ -12,13 +12,14 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
 from dagster._core.definitions.events import AssetKeyPartitionKey
 
-from ml_assets.clock import read_clock
+from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration import backtest, overview, shadow
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, shadow_versions
 from ml_assets.orchestration.sensors import CASE_TAG
@@ -38,6 +39,8 @@ BY_CONDITION: tuple[str, ...] = (
     *("labels", "features", "scores", "estimated_performance", "drift_report", "shadow_scores"),
     *("live_performance", "performance_report", "prediction_log"),
 )
+EVERY_DAY = ("features", "scores", "drift_report")
+"""Assets that have a new day each day. Dagster's policy knows an asset and not its partitions: a backfill makes it fresh, too."""
 IsStale = Callable[[UseCase, Store], bool]
 
 
@@ -155,18 +158,31 @@ def stale_inputs(case: UseCase, store: Store, recipe: Recipe) -> dict[Day, str]:
 
 
 def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """The same assets, with the condition under which each is made by itself; raw, clean and weekly assets have none."""
+    """The same assets, with the condition under which each is made by itself: raw, clean and weekly ones have none.
+
+    Where the case goes on, some have to be fresh.
+    """
     pages = pages_of(case)
+    clock = read_clock(store.local, case.name)
+    fresh = freshness(clock) if case.end is None or clock.now() < case.starts(case.end) else None
     quiet = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
 
     def with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = spec.key.path[-1]
+        if fresh is not None and table in EVERY_DAY:
+            spec = spec.replace_attributes(freshness_policy=fresh)
         if table not in BY_CONDITION and table not in pages:
             return spec
         condition = Stale(case, table, store) & quiet
         return spec.replace_attributes(automation_condition=condition & ~Coming() if table in pages else condition)
 
     return [asset for asset in dg.map_asset_specs(with_condition, assets) if isinstance(asset, dg.AssetsDefinition)]
+
+
+def freshness(clock: Clock) -> dg.FreshnessPolicy:
+    """A day's assets are late when the last one was made more than a day and a half ago, by the clock of the case."""
+    day = max(clock.day_seconds, 60.0)
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=1.5 * day), warn_window=timedelta(seconds=1.25 * day))
 
 
 def condition_sensor(case: UseCase, *, seconds: int) -> dg.AutomationConditionSensorDefinition:

@@ -1,10 +1,11 @@
 """A simulated month of a shop, operated by Dagster's daemon and web server alone, with a clock that is replayed.
 
-Of the 30 days one comes late, one is poisoned and repaired, the source is down for two, and from the 15th on customers buy other things.
-`test_month` lets it happen while processes are killed; `benchmarks/month.py` lists the runs.
+Of the days one comes late, one is poisoned and repaired, the source is down for two, and from some day on customers buy other things.
+`test_by_itself` plays a week of it while processes are killed; `benchmarks/month.py` plays the month, with or without, and lists the runs.
 """
 
 import compileall
+import json
 import os
 import random
 import shutil
@@ -12,19 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pandas as pd
+from dagster._core.execution.backfill import BulkActionStatus
 
-from ml_assets.clock import read_clock
+from ml_assets.clock import Clock, read_clock
 from ml_assets.folders import LocalFolder
 from ml_assets.storage.models import ModelStore
 from ml_assets.storage.tables import Tables
@@ -32,16 +34,12 @@ from ml_assets.use_case import Day, day_range, shift
 from ml_assets_tests.scaffold.test_new import command, copy_of_the_project
 
 CASE = "shop"
-START, MONTH = "2024-01-01", "2024-02-19"  # Mondays
-DAYS = day_range(MONTH, shift(MONTH, 29))
-HISTORY = day_range(START, shift(MONTH, -1))
-END = shift(DAYS[-1], 1)
-LATE, CAME = DAYS[4], 3
-"""A day, and how many days later than it should it comes."""
-POISONED, REPAIRED = DAYS[9], 2
-DOWN = DAYS[11:13]
-DRIFT = DAYS[14]
+START, FIRST = "2024-01-01", "2024-02-19"
+"""Mondays: of the history, and of what is simulated."""
+HISTORY = day_range(START, shift(FIRST, -1))
 EVENTS = 120
+TICK = 5
+"""Seconds between two looks of a sensor."""
 COLUMNS = {
     "order_id": "order",
     "ordered_at": "at",
@@ -50,7 +48,12 @@ COLUMNS = {
     "channel": "channel",
     "returned": "returned",
 }
-SETTINGS = {"ML_ASSETS_CASES": CASE, "DAGSTER_EVENT_BATCH_SIZE": "1000", "DAGSTER_DISABLE_TELEMETRY": "yes"}
+SETTINGS = {
+    "ML_ASSETS_CASES": CASE,
+    "ML_ASSETS_TICK_SECONDS": str(TICK),
+    "DAGSTER_EVENT_BATCH_SIZE": "1000",
+    "DAGSTER_DISABLE_TELEMETRY": "yes",
+}
 
 
 def orders(days: list[Day], *, drift: Day = "9999-12-31") -> pd.DataFrame:
@@ -82,14 +85,57 @@ def orders(days: list[Day], *, drift: Day = "9999-12-31") -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What happens, by the number of the day from 0 on."""
+
+    days: int
+    late: int
+    came: int
+    """How many days later than it should the late one comes."""
+    poisoned: int
+    repaired: int
+    down: tuple[int, ...]
+    drift: int | None = None
+    kills: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Who is killed in the midst of a day."""
+
+    def day(self, number: int) -> Day:
+        return shift(FIRST, number)
+
+    @property
+    def all_days(self) -> list[Day]:
+        return day_range(FIRST, self.day(self.days - 1))
+
+
+MONTH = Plan(days=30, late=4, came=3, poisoned=9, repaired=2, down=(11, 12), drift=14)
+"""That of the issue: late, poisoned, down for two days, drift from the 15th day on."""
+WEEK = Plan(
+    days=9,
+    late=1,
+    came=2,
+    poisoned=3,
+    repaired=1,
+    down=(5, 6),
+    kills={0: ("daemon",), 2: ("webserver",), 4: ("daemon",), 7: ("daemon", "webserver")},
+)
+
+
 @dataclass(kw_only=True)
 class Month:
     """A copy of the project with the case in it, its deliveries, and what became of it."""
 
     place: Path
-    day_seconds: float
-    rows: pd.DataFrame = field(default_factory=lambda: orders([*HISTORY, *DAYS], drift=DRIFT))
+    plan: Plan
+    told: Callable[[str], None] = lambda _: None
+    """Gets a line for each day."""
     kills: list[str] = field(default_factory=list)
+    _waiting: list[tuple[int, bool]] = field(default_factory=list)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        drift = "9999-12-31" if self.plan.drift is None else self.plan.day(self.plan.drift)
+        return orders([*HISTORY, *self.plan.all_days], drift=drift)
 
     @property
     def project(self) -> Path:
@@ -154,8 +200,9 @@ class Month:
 
     def _toml(self) -> str:
         columns = ", ".join(f'{name} = "{theirs}"' for name, theirs in COLUMNS.items())
+        end, live = shift(self.plan.all_days[-1], 1), shift(FIRST, -7)
         return (
-            f'start = "{START}"\nend = "{END}"\nfirst_go_live = "{shift(MONTH, -7)}"\nfolder = "{self.delivered}"\n\n'
+            f'start = "{START}"\nend = "{end}"\nfirst_go_live = "{live}"\nfolder = "{self.delivered}"\n\n'
             f'[events]\nfiles = "{{day}}.csv"\ncolumns = {{{columns}}}\n'
         )
 
@@ -173,81 +220,65 @@ class Month:
         rows.to_csv(beside, index=False)
         beside.replace(self.delivered / f"{day}.csv")
 
-    def events(self) -> Iterator[tuple[Day, str]]:
-        """What happens, by the day on whose morning it does."""
-        for day in DAYS:
-            morning = shift(day, 1)
-            yield (shift(morning, CAME) if day == LATE else morning), f"deliver {day}" if day != POISONED else f"poison {day}"
-        yield shift(POISONED, 1 + REPAIRED), f"deliver {POISONED}"
-        yield shift(DOWN[0], 1), "down"
-        yield shift(DOWN[-1], 2), "up"
+    def happen(self, number: int) -> None:
+        """What happens on the morning after a day. While the source is down, files wait beside it."""
+        plan, away = self.plan, self.place / "away"
+        if number == plan.down[0]:
+            self.delivered.rename(away)
+        if number == plan.down[-1] + 1:
+            away.rename(self.delivered)
+        came = [number] if number != plan.late else []
+        came += [plan.late] if number == plan.late + plan.came else []
+        came += [plan.poisoned] if number == plan.poisoned + plan.repaired else []
+        self._waiting += [(each, each == plan.poisoned == number) for each in came]
+        if not away.exists():
+            for each, poisoned in self._waiting:
+                self.deliver(plan.day(each), poisoned=poisoned)
+            self._waiting.clear()
 
-    def happen(self, ended: threading.Event) -> None:
-        """Lets everything happen by the clock. While the source is down, files wait beside it."""
-        coming = sorted(self.events(), key=lambda event: (event[0], event[1] != "down", event[1] != "up", event[1]))
-        away, waiting = self.place / "away", list[str]()
-        while coming and not ended.is_set():
-            if self.today() < coming[0][0]:
-                time.sleep(0.1)
-                continue
-            what = coming.pop(0)[1]
-            if what == "down":
-                self.delivered.rename(away)
-            elif what == "up":
-                away.rename(self.delivered)
-                for late in waiting:
-                    self._deliver(late)
-                waiting = []
-            elif away.exists():
-                waiting.append(what)
-            else:
-                self._deliver(what)
+    def play(self) -> None:
+        """All days, one after the other; the clock goes on when what can be made of a day is made."""
+        self._at(FIRST, 1)
+        with Operators(self) as operators, self.instance() as instance:
+            for number, day in enumerate(self.plan.all_days):
+                self._at(shift(day, 1), 5)
+                self.happen(number)
+                for name in self.plan.kills.get(number, ()):
+                    time.sleep(random.Random(number).uniform(4, 12))
+                    self.kills.append(f"{name} on {shift(day, 1)}")
+                    operators.end(name, signal.SIGKILL)
+                    operators.start(name)
+                begin = time.monotonic()
+                self._wait(instance, day)
+                self._at(shift(day, 1), 22.5)
+                time.sleep(2 * TICK)
+                self.told(f"{day}: {time.monotonic() - begin:.0f} s, {len(self.runs(instance))} runs so far")
+            self._wait(instance, self.plan.all_days[-1], quiet_ticks=6)
 
-    def _deliver(self, what: str) -> None:
-        kind, day = what.split()
-        self.deliver(day, poisoned=kind == "poison")
+    def _at(self, day: Day, hour: float) -> None:
+        """The clock stands at this hour, or nearly: a day takes a day."""
+        shows = pd.Timestamp(day, tz="UTC") + pd.Timedelta(hours=hour)
+        clock = Clock(begun=pd.Timestamp.now("UTC").isoformat(), shows=shows.isoformat(), day_seconds=86_400.0)
+        file = self.project / ".ml_assets" / "clock" / f"{CASE}.json"
+        file.parent.mkdir(exist_ok=True)
+        beside = file.with_suffix(".new")
+        beside.write_text(json.dumps(asdict(clock)))
+        beside.replace(file)
 
-    @contextmanager
-    def operated(self, *, kill_seed: int | None = None) -> Iterator[None]:
-        """Daemon and web server run; with a seed, both are killed and started again at random moments of the month."""
-        ended = threading.Event()
-        threads = [threading.Thread(target=self.happen, args=(ended,))]
-        with Operators(self) as operators:
-            if kill_seed is not None:
-                threads.append(threading.Thread(target=operators.kill_at_random, args=(ended, kill_seed)))
-            for thread in threads:
-                thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                for thread in threads:
-                    thread.join()
+    def _wait(self, instance: dg.DagsterInstance, day: Day, *, quiet_ticks: int = 2, seconds: float = 400) -> None:
+        """Until features of every clean day are there and nothing was under way for some ticks."""
+        until, quiet = time.monotonic() + seconds, 0
+        while quiet < quiet_ticks:
+            assert time.monotonic() < until, f"{day}: not settled within {seconds:.0f} s\n{self.log()}"
+            time.sleep(TICK)
+            made = set(self.tables.ledger("features")) >= set(self.tables.ledger("events"))
+            quiet = quiet + 1 if made and not self._under_way(instance) else 0
 
-    def play(self, *, kill_seed: int | None = None, seconds: float) -> None:
-        """The month, until its last day is over and nothing is left to do."""
-        self._must("clock", CASE, "--from", MONTH, "--day-seconds", str(self.day_seconds))
-        with self.operated(kill_seed=kill_seed), self.instance() as instance:
-            until = time.monotonic() + seconds
-            while not (self.today() > shift(DAYS[-1], 2) and self._quiet(instance)):
-                assert time.monotonic() < until, f"{self.today()}: not at an end within {seconds:.0f} s\n{self.log()}"
-                time.sleep(2)
-
-    def _quiet(self, instance: dg.DagsterInstance) -> bool:
-        """Nothing is under way, and nothing was for a few ticks."""
-        for _ in range(8):
-            if instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) or (
-                instance.get_backfills(limit=1, status=None) and self._filling(instance)
-            ):
-                return False
-            time.sleep(2.5)
-        return True
-
-    def _filling(self, instance: dg.DagsterInstance) -> bool:
-        from dagster._core.execution.backfill import BulkActionStatus
-
-        return any(
-            each.status in (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING) for each in instance.get_backfills(limit=50)
+    def _under_way(self, instance: dg.DagsterInstance) -> bool:
+        filling = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING)
+        return bool(
+            instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED))
+            or any(each.status in filling for each in instance.get_backfills(limit=20))
         )
 
     def log(self) -> str:
@@ -278,14 +309,14 @@ class Month:
 
     def reference(self, place: Path) -> "Month":
         """The same deliveries, as they are in the end, built by the command in one go."""
-        other = Month(place=place, day_seconds=self.day_seconds, rows=self.rows)
+        other = Month(place=place, plan=self.plan)
         other.project.mkdir(parents=True)
         other._copy()
         for name in ("history.csv", "shop.toml"):
             shutil.copy(self.place / name, place / name)
         shutil.copytree(self.project / "ml_assets", other.project / "ml_assets", dirs_exist_ok=True)
         (place / "shop.toml").write_text(self._toml())
-        assert sorted(path.stem for path in self.delivered.glob("*.csv")) == [*HISTORY, *DAYS]
+        assert sorted(path.stem for path in self.delivered.glob("*.csv")) == [*HISTORY, *self.plan.all_days]
         other._must("run", CASE)
         return other
 
@@ -343,19 +374,40 @@ class Operators:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    def kill_at_random(self, ended: threading.Event, seed: int) -> None:
-        """The daemon six times and the web server three times, at moments between days 2 and 27 of the month."""
-        drawn = random.Random(seed)
-        moments = sorted((drawn.uniform(2, 27), name) for name in ["daemon"] * 6 + ["webserver"] * 3)
-        begin = time.monotonic()
-        for day, name in moments:
-            if ended.wait(max(0.0, begin + day * self.month.day_seconds - time.monotonic())):
-                return
-            self.month.kills.append(f"{name} on {self.month.today()}")
-            self.end(name, signal.SIGKILL)
-            self.start(name)
-
 
 def counted(runs: list[dict[str, str]]) -> Counter[str]:
     """How many runs there were for each reason."""
     return Counter(f"{run['by']}: {run['why'].split(':')[0]}" for run in runs)
+
+
+def judge(month: Month, reference: Month) -> list[str]:
+    """What is not as it should be in the end; empty when all is well.
+
+    Tables of days are compared with those that the command makes of the same deliveries in one go. Models are not: which ones there are
+    depends on what was known when, so their scores have to be those of the model in force.
+    """
+    ours, theirs = month.tables, reference.tables
+    wrong = []
+    for name in ("events", "rejected_events", "labels", "features"):
+        contents = [{day: entry.content for day, entry in each.ledger(name).items()} for each in (ours, theirs)]
+        if contents[0] != contents[1]:
+            differ = sorted({day for day in {*contents[0], *contents[1]} if contents[0].get(day) != contents[1].get(day)})
+            wrong.append(f"{name}: {', '.join(differ)} differ")
+    scored = [day for day in ours.ledger("features") if day >= shift(FIRST, -7)]
+    known = [day for day in theirs.ledger("live_performance") if day >= shift(FIRST, -7)]
+    expected = {**dict.fromkeys(("scores", "estimated_performance", "drift_report"), scored)}
+    expected |= dict.fromkeys(("live_performance", "performance_report"), known)
+    missing = {name: [day for day in days if day not in ours.ledger(name)] for name, days in expected.items()}
+    wrong += [f"{name}: {', '.join(days)} are missing" for name, days in missing.items() if days]
+    in_force = {day: version for day, (_, version) in month.models.in_force_on(CASE, scored).items()}
+    by_day = ours.read("scores").groupby("day")["model_version"].unique()
+    wrong += [f"scores: {day} are by {by_day[day]}" for day in scored if day in by_day and list(by_day[day]) != [in_force[day]]]
+    weeks = {shift(FIRST, 7 * week) for week in range(month.plan.days // 7 + 1) if 7 * week < month.plan.days}
+    if undecided := weeks - set(month.models.reports(CASE)):
+        wrong.append(f"weeks without a decision: {', '.join(sorted(undecided))}")
+    told = month._must("stale", CASE)
+    wrong += [line.strip() for line in told.splitlines() if line.split()[:1] and line.split()[0] in DAILY and "fresh" not in line]
+    return wrong
+
+
+DAILY = ("raw_events", "events", "labels", "features", "scores", "estimated_performance", "drift_report", "live_performance")

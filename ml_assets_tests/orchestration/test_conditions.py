@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
+from ml_assets.clock import replay
 from ml_assets.orchestration.conditions import pages_of
 from ml_assets.orchestration.partitions import daily_tables_of
 from ml_assets.orchestration.pipeline import build_defs
@@ -210,3 +211,14 @@ def test_a_restart_asks_for_nothing_twice(world: World) -> None:
     assert world.cursor is not None
     world.cursor = deserialize_value(serialize_value(world.cursor), AssetDaemonCursor)
     assert without_pages(world.tick()) == {}
+
+
+def test_assets_of_a_case_that_goes_on_have_to_be_fresh(world: World) -> None:
+    def policies(case: UseCase) -> set[str]:
+        assets = build_defs([case], store=world.store).resolve_asset_graph().asset_nodes
+        return {node.key.path[-1] for node in assets if node.freshness_policy is not None}
+
+    assert policies(CASE) == set(), "it has ended"
+    assert policies(replace(CASE, end=None)) == {"features", "scores", "drift_report"}
+    replay(world.store.local, CASE, first="2013-10-10", day_seconds=60)
+    assert policies(CASE) == {"features", "scores", "drift_report"}, "not by the replayed clock"
