@@ -36,12 +36,7 @@ def live_performance_asset(case: UseCase) -> dg.AssetsDefinition:
         known = days.around("labels", back=known_back(case), ahead=case.label_lookback_days)
         first = {day: case.week_of(day) for day in days.ready}
         scores = days.tables.read("scores", days.ready)
-        rates = [
-            pd.Series(reference.calibration.rate(theirs["score"].to_numpy()), index=theirs.index)
-            for version, theirs in scores.groupby("model_version")
-            for reference in [references_of(days, [str(version)])[str(version)]]
-        ]
-        rows = monitor.daily_performance(scores.assign(rate=pd.concat(rates)), known, first, case=case)
+        rows = monitor.daily_performance(scores.assign(rate=_rates(days, scores)), known, first, case=case)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["model_version"])
         yield Made(
             table="live_performance",
@@ -150,6 +145,15 @@ def references_of(days: Days, versions: Iterable[str]) -> dict[str, Reference]:
             )
         found[version] = reference
     return found
+
+
+def _rates(days: Days, scores: pd.DataFrame) -> pd.Series:
+    """The calibrated probability of each score; nan of a model that was packaged without a calibration."""
+    rates = pd.Series(float("nan"), index=scores.index)
+    for version, theirs in scores.groupby("model_version"):
+        if reference := reference_in(days.store.models.load(days.case.name, str(version))[0]):
+            rates.loc[theirs.index] = reference.calibration.rate(theirs["score"].to_numpy())
+    return rates
 
 
 def _drift_under(days: Days, version: str, chosen: list[Day], features: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

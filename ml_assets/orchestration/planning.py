@@ -194,13 +194,20 @@ def _watching_recipes(case: UseCase) -> Iterator[Recipe]:
     """What watches the model in force. What the model is compared with is in its package, and so told by the version in the scores."""
     window = case.monitoring.window_days - 1
     watched = fingerprint(case.monitoring)
+    by_model: dict[str, Any] = {
+        "also": _watched_model(case),
+        "also_named": "model_in_force",
+        "also_from": ("deployed_model",),
+        "missing": "no model was in force on this day, or one packaged without what it is watched by (run makes it again)",
+        "awaits": True,
+    }
     estimating = code_of(estimate, reference, quality)
-    yield Recipe(table="estimated_performance", inputs=(Input(table="scores"),), code=estimating, awaits=True)
+    yield Recipe(table="estimated_performance", inputs=(Input(table="scores"),), code=estimating, **by_model)
     yield Recipe(
         table="drift_report",
         inputs=(Input(table="features", back=window), Input(table="scores", back=window)),
         code=code_of(drift, reference, model, package, quality) + watched,
-        awaits=True,
+        **by_model,
     )
     yield Recipe(
         table="performance_report",
@@ -270,6 +277,15 @@ def shadow_versions(case: UseCase, store: Store, days: Sequence[Day]) -> dict[Da
 def _in_shadow(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
     def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
         return {day: fingerprint(*pair) for day, pair in shadow_versions(case, store, days).items()}
+
+    return versions
+
+
+def _watched_model(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
+        found = {day: version for day, (_, version) in store.models.in_force_on(case.name, days).items()}
+        watched = {version for version in set(found.values()) if store.models.holds(case.name, version, reference.FILE)}
+        return {day: version for day, version in found.items() if version in watched}
 
     return versions
 

@@ -31,9 +31,7 @@ def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
     """For each recipe in which more decides than whole days of its inputs, an asset that stands for it."""
     undated = {table.raw_name for table in case.dimensions}
     extracts = {extract.name for extract in case.extracts}
-    for recipe in recipes(case).values():
-        if recipe.also is None:
-            continue
+    for recipe in _observing(case):
         deps = [
             *(
                 dg.AssetDep([case.name, each.table], partition_mapping=days_back(each.back, ahead=each.ahead))
@@ -71,7 +69,7 @@ def observations_after(
     case: UseCase, store: Store, instance: dg.DagsterInstance, changed: str, days: Sequence[Day]
 ) -> Iterator[dg.AssetObservation]:
     """What a table's new days change for days that were made before and do not depend on whole days of it."""
-    for recipe in recipes(case).values():
+    for recipe in _observing(case):
         looking = {
             day
             for each in _unhashed(recipe)
@@ -88,8 +86,8 @@ def observations_after(
 def look(case: UseCase, store: Store, instance: dg.DagsterInstance) -> int:
     """Observe everything that published days were made from, deliveries above all; how much of it is news."""
     news = 0
-    for recipe in recipes(case).values():
-        made = list(store.tables(case).ledger(recipe.table)) if recipe.also else []
+    for recipe in _observing(case):
+        made = list(store.tables(case).ledger(recipe.table))
         for observation in observations(case, store, instance, recipe, made):
             instance.report_runless_asset_event(observation)
             news += 1
@@ -125,6 +123,12 @@ def provenance_tags(
             versions[recipe.also_named] = also[day]
         tags[day] = {**always, **{get_input_data_version_tag(keys[name]): version for name, version in versions.items()}}
     return tags
+
+
+def _observing(case: UseCase) -> list[Recipe]:
+    """A recipe for each observed asset: of several that look at one, the first, which knows most of its days."""
+    named = {recipe.also_named: recipe for recipe in reversed(recipes(case).values()) if recipe.also is not None}
+    return list(reversed(named.values()))
 
 
 def _unhashed(recipe: Recipe) -> list[Input]:

@@ -79,7 +79,7 @@ def performance(
         "waiting": len(scores) - len(seen),
         "already_known": len(seen) - len(judged),
         "positives": int(positive.sum()),
-        "expected_positives": float(judged["rate"].sum()) if "rate" in judged else float("nan"),
+        "expected_positives": float(judged["rate"].sum(skipna=False)) if "rate" in judged else float("nan"),
         "alerts": int(alerts.sum()),
         "precision": hits / alerts.sum() if alerts.any() else float("nan"),
         "recall": hits / positive.sum() if positive.any() else float("nan"),

@@ -87,6 +87,10 @@ class ModelStore:
             raise DamagedPackageError(f"{self.root.place(name)} is damaged: its content is not what was saved")
         return content
 
+    def holds(self, case: str, version: str, name: str) -> bool:
+        """Whether a package has a file of this name."""
+        return self.root.get(f"models/{case}/{version}/{name}") is not None
+
     def package(self, case: str, version: str) -> str:
         """Where the files of a version are."""
         return self.root.place(f"models/{case}/{version}")

@@ -131,6 +131,8 @@ class Month:
     """Gets a line for each day."""
     kills: list[str] = field(default_factory=list)
     _waiting: list[tuple[int, bool]] = field(default_factory=list)
+    _good: set[Day] = field(default_factory=set)
+    """Days that are delivered and can be made."""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -219,6 +221,7 @@ class Month:
         beside = self.place / f"{day}.csv"
         rows.to_csv(beside, index=False)
         beside.replace(self.delivered / f"{day}.csv")
+        self._good = self._good - {day} if poisoned else self._good | {day}
 
     def happen(self, number: int) -> None:
         """What happens on the morning after a day. While the source is down, files wait beside it."""
@@ -271,7 +274,7 @@ class Month:
         while quiet < quiet_ticks:
             assert time.monotonic() < until, f"{day}: not settled within {seconds:.0f} s\n{self.log()}"
             time.sleep(TICK)
-            made = set(self.tables.ledger("features")) >= set(self.tables.ledger("events"))
+            made = set(self.tables.ledger("features")) >= {*self._good, *self.tables.ledger("events")}
             quiet = quiet + 1 if made and not self._under_way(instance) else 0
 
     def _under_way(self, instance: dg.DagsterInstance) -> bool:
