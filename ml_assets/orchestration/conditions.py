@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
 from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration import backtest, overview, shadow
@@ -131,7 +132,9 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
 
 @dataclass(frozen=True, eq=False)
 class Coming(dg.AutomationCondition[dg.AssetKey]):
-    """True when something is asked for at this tick that has partitions: a page waits for it, and is not made twice."""
+    """True while something of the case is under way, or asked for at this tick: a page waits for it, and is not made twice."""
+
+    case: str
 
     @property
     def name(self) -> str:
@@ -139,10 +142,12 @@ class Coming(dg.AutomationCondition[dg.AssetKey]):
 
     @property
     def description(self) -> str:
-        return "Something that it shows is asked for at this tick (Dagster's own operand looks only at what fits into the same run)"
+        return "A run of the case is under way, or something with partitions is asked for at this tick"
 
     def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
-        coming = any(not asked.is_empty and asked.is_partitioned for asked in context.request_subsets_by_key.values())
+        asked = any(not each.is_empty and each.is_partitioned for each in context.request_subsets_by_key.values())
+        unfinished = dg.RunsFilter(statuses=list(IN_PROGRESS_RUN_STATUSES), tags={CASE_TAG: self.case})
+        coming = asked or context.asset_graph_view.instance.get_runs_count(unfinished) > 0
         return dg.AutomationResult(context, context.candidate_subset if coming else context.get_empty_subset())
 
 
@@ -174,7 +179,7 @@ def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]
         if table not in BY_CONDITION and table not in pages:
             return spec
         condition = Stale(case, table, store) & quiet
-        return spec.replace_attributes(automation_condition=condition & ~Coming() if table in pages else condition)
+        return spec.replace_attributes(automation_condition=condition & ~Coming(case.name) if table in pages else condition)
 
     return [asset for asset in dg.map_asset_specs(with_condition, assets) if isinstance(asset, dg.AssetsDefinition)]
 
