@@ -30,7 +30,7 @@ MOST_RUNS_A_DAY = 12
 
 def main(
     kills: Annotated[bool, typer.Option(help="Kill the daemon and the web server at random moments.")] = False,
-    week: Annotated[bool, typer.Option(help="Nine days instead of thirty.")] = False,
+    week: Annotated[bool, typer.Option(help="Seven days instead of thirty.")] = False,
     seed: int = 1,
 ) -> None:
     out = Console(width=200, soft_wrap=True)

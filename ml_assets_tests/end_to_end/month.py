@@ -111,13 +111,13 @@ class Plan:
 MONTH = Plan(days=30, late=4, came=3, poisoned=9, repaired=2, down=(11, 12), drift=14)
 """That of the issue: late, poisoned, down for two days, drift from the 15th day on."""
 WEEK = Plan(
-    days=9,
+    days=7,
     late=1,
     came=2,
-    poisoned=3,
-    repaired=1,
-    down=(5, 6),
-    kills={0: ("daemon",), 2: ("webserver",), 4: ("daemon",), 7: ("daemon", "webserver")},
+    poisoned=2,
+    repaired=2,
+    down=(4, 5),
+    kills={0: ("daemon",), 3: ("webserver",), 4: ("daemon", "webserver")},
 )
 
 
