@@ -60,6 +60,10 @@ format: $(VENV)/.dev ## put the code in form and mend what can be mended
 bench: $(VENV)/.dev ## every benchmark in benchmarks/
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
+.PHONY: docs
+docs: $(VENV)/.run ## write docs/reference.md from docstrings and declarations
+	$(BIN)/python docs/generate.py
+
 .PHONY: lock
 lock: $(HAVE_UV) ## pin what pyproject.toml asks for (LOCK_FLAGS=--upgrade for newer versions)
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes $(LOCK_FLAGS) pyproject.toml -o requirements.lock

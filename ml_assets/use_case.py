@@ -476,7 +476,7 @@ class Monitoring:
     min_drifted_importance: float = 0.2
     """Drifted features that carry this share of the model's gain call for a new model, as a drifted score does."""
     max_fall: float = 0.1
-    """Of average precision over the window, below what the hold-out promised."""
+    """Of ROC AUC over the window, below what the hold-out promised."""
     max_miscalibration: float = 1.5
     """Positives in the window over those expected, or the other way round."""
     minimum_positives: int = 30

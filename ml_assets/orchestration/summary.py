@@ -102,7 +102,7 @@ def weeks(case: UseCase, store: Store) -> list[Week]:
     reported = labels_about(case, store, min(scored), max(scored)) if scored else pd.DataFrame()
     known = latest_known(reported) if scored else reported
     found = []
-    for (week, report), following in zip(reports.items(), [*list(reports)[1:], ""], strict=True):
+    for (week, report), following in zip(reports.items(), [*reports, ""][1:], strict=True):
         last = min(shift(week, 6), shift(following, -1)) if following else shift(week, 6)
         days = [day for day in scored if week <= day <= last]
         deployed = store.models.in_force(case.name, week)
