@@ -20,7 +20,7 @@ from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
 from ml_assets.orchestration.sensors import CASE_TAG, RANGE, request_days
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weeks import WEEKLY, TooFewDaysError, stale_weeks
+from ml_assets.orchestration.weeks import WEEKLY, TooFewDaysError, plan, stale_weeks
 from ml_assets.use_case import WHOLE, Day, UseCase, shift
 
 INGEST_HOUR, SCORES_HOUR, TRAINING_HOUR, TRAIN_ANYWAY_HOUR = 2, 5, 4, 12
@@ -132,8 +132,8 @@ def ask_for_scores(case: UseCase, store: Store, instance: dg.DagsterInstance) ->
     clock = read_clock(store.local, case.name)
     published = list(store.tables(case).ledger(case.events))
     found = list[dg.RunRequest]()
-    lines = (BY_CONDITION[:6], ("live_performance", "performance_report"))
-    for names, back in zip(lines, (0, case.settled_days), strict=True):
+    lines = (BY_CONDITION[:6], ("live_performance", "performance_report"), ("prediction_log",))
+    for names, back in zip(lines, (0, case.settled_days, 0), strict=True):
         line = [recipes(case)[name] for name in names if name in recipes(case)]
         found += _requests(case, store, instance, line, _last_days(case, clock, published, further=back), why="nightly scores")
     return found
@@ -150,7 +150,7 @@ def ask_for_model(case: UseCase, store: Store, instance: dg.DagsterInstance) -> 
         return []
     return [
         dg.RunRequest(
-            run_key=f"models/{week}",
+            run_key=f"models/{week}/{plan(case, store, week).inputs}",
             partition_key=week,
             asset_selection=[dg.AssetKey([case.name, name]) for name in WEEKLY],
             tags={CASE_TAG: case.name, "ml_assets/why": f"weekly training: {week}"},
@@ -209,9 +209,13 @@ def _requests(
 
 def _stale(case: UseCase, store: Store, line: Sequence[Recipe], days: Sequence[Day]) -> set[Day]:
     found = set[Day]()
+    delivered = {name for table in case.tables for name in (table.raw_name, table.name)}
     for recipe in line:
         inputs, _ = expected_inputs(case, store, recipe, days)
-        found |= set(not_made_from(case, store, recipe, inputs))
+        stale = set(not_made_from(case, store, recipe, inputs))
+        if recipe.table not in delivered and not case.monitoring.remake_late:
+            stale -= set(store.tables(case).ledger(recipe.table))
+        found |= stale
     return found
 
 
