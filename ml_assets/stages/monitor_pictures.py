@@ -43,7 +43,7 @@ def drift_bars(of_day: pd.DataFrame, *, limit: float) -> bytes:
     for tick in axes.set_yticks(range(len(shown)), [short(name) for name in shown["feature"]], fontsize=8.5):
         tick.label1.set_parse_math(False)  # a name may hold a dollar sign
     axes.axvline(limit, color=FAINT, linewidth=1, linestyle="--")
-    axes.set_xlabel(f"Population stability index against the hold-out (line: limit {limit:g})")
+    axes.set_xlabel(f"PSI against the hold-out (line: {limit:g})")
     return png(figure)
 
 
@@ -73,7 +73,7 @@ def performance_lines(rows: pd.DataFrame, *, metric: str, name: str) -> bytes:
     return png(figure)
 
 
-def lines(series: pd.DataFrame, *, title: str, unit: str, limit: float | None = None) -> bytes:
+def lines(series: pd.DataFrame, *, title: str, unit: str, limit: float | None = None, limit_named: str = "limit") -> bytes:
     """Figures over days, one line a column; 960 by 420 pixels.
 
     Args:
@@ -85,7 +85,7 @@ def lines(series: pd.DataFrame, *, title: str, unit: str, limit: float | None = 
     for column, (colour, dashes) in zip(series.columns, STYLES.values(), strict=False):
         axes.plot(places, series[column], dashes, color=colour, linewidth=1.7, label=str(column))
     if limit is not None and not math.isnan(limit):
-        axes.axhline(limit, color=FAINT, linewidth=1, linestyle="--", label=f"limit {limit:g}")
+        axes.axhline(limit, color=FAINT, linewidth=1, linestyle="--", label=f"{limit_named} {limit:g}")
     _days(axes, [str(day) for day in series.index])
     axes.set_ylabel(unit)
     axes.margins(y=0.1)

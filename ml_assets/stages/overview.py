@@ -138,7 +138,7 @@ def _performance(found: Overview) -> list[Picture]:
             monitor_pictures.lines(shares, title="Alert volume", unit="share of events"), "Alerts a day, as a share of its events."
         ),
         _picture(
-            monitor_pictures.lines(ratio, title="Calibration", unit="ratio", limit=1.0),
+            monitor_pictures.lines(ratio, title="Calibration", unit="ratio", limit=1.0, limit_named="calibrated:"),
             "Positives over those that the scores promised, over the days before; 1 for a calibrated model.",
         ),
     ]
