@@ -1,7 +1,7 @@
 """A simulated month of a shop, operated by Dagster's daemon and web server alone, with a clock that is replayed.
 
 Of the days one comes late, one is poisoned and repaired, the source is down for two, and from some day on customers buy other things.
-`test_by_itself` plays a week of it while processes are killed; `benchmarks/month.py` plays the month, with or without, and lists the runs.
+`benchmarks/month.py` plays it, kills processes if asked to, and lists the runs.
 """
 
 import compileall

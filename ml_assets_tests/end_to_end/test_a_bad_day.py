@@ -10,8 +10,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from ml_assets.orchestration.conditions import pages_of
 from ml_assets.orchestration.publish import outputs
-from ml_assets.orchestration.rounds import Runner, bring_up_to_date
+from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, Runner, bring_up_to_date
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.use_case import day_range, shift
 
@@ -170,8 +171,12 @@ def repair(world, good: bytes, undisturbed, *, changes_flights: bool) -> None:
     assert made.pop("labels") <= seen_by(world, max(features_back, 0))
     # Live performance waits for labels, those of the days just before the range too.
     awaited = set(day_range(shift(FIRST, -world.case.label_lookback_days), BAD))
-    assert made.keys() <= {"scores", "live_performance"}
-    assert all(days <= awaited | seen_by(world, features_back) for days in made.values())
+    assert all(made.pop(name, {None}) == {None} for name in pages_of(world.case))
+    assert made.keys() <= set(AFTER_DEPLOYMENT)
+    # What watches the model looks at windows, and is made together for all days of them.
+    windows = day_range(min(awaited), shift(max(seen_by(world, features_back) | {BAD}), world.case.monitoring.window_days))
+    assert made.get("scores", set()) <= awaited | seen_by(world, features_back)
+    assert all(days <= set(windows) for days in made.values())
     assert not any(result.failed for result in runner.results)
     assert world.contents() == undisturbed.contents()
     assert {name: world.partitions(name) for name in DAILY} == {name: undisturbed.partitions(name) for name in DAILY}
