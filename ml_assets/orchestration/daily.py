@@ -159,7 +159,11 @@ def labels_asset(case: UseCase) -> dg.AssetsDefinition:
         rows = labels.label_days(case, days.around(case.events, back=case.settled_days), reports, days.ready)
         days.log(f"{len(rows):,} labels became known")
         verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
-        yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
+        shown = {
+            str(day): {"positives": int(of_day.sum()), "positive_share": float(of_day.mean())}
+            for day, of_day in rows.groupby("day")["label"]
+        }
+        yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts}, shown=shown)
 
     specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
     return stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
@@ -224,7 +228,15 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
         events = {day: entry.rows for day, entry in days.tables.ledger("features", days.ready).items()}
         found = score.scoring_findings(events, scores, days.ready)
         verdicts = audit(scores, days=days.ready, columns=columns, key=["event_id"], also=found)
-        yield Made(table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts})
+        shown = {
+            str(day): {
+                "alerts": int(of_day["alert"].sum()),
+                "alert_share": float(of_day["alert"].mean()),
+                "mean_score": of_day["score"].mean(),
+            }
+            for day, of_day in scores.groupby("day")
+        }
+        yield Made(table="scores", rows=scores, columns=columns, inputs=days.inputs, checks={check: verdicts}, shown=shown)
 
     specs = {"scores": {check: "One finite score for each event that has features, by the model in force on its day."}}
     return stage(
