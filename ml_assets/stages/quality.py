@@ -76,7 +76,7 @@ class Verdict:
     def message(self) -> str:
         """What failed, with rows, rule and examples, on one line: the first few, errors before warnings."""
         if not self.failed:
-            return f"{len(self.findings)} expectations hold"
+            return "1 expectation holds" if len(self.findings) == 1 else f"{len(self.findings)} expectations hold"
         faults = "; ".join(f"{finding.severity}: {finding}" for finding in self.failed[:FAULTS])
         more = f"; and {len(self.failed) - FAULTS} more" if len(self.failed) > FAULTS else ""
         return f"{len(self.failed)} of {len(self.findings)} expectations do not hold on {self.day}: {faults}{more}"
