@@ -89,7 +89,7 @@ class Recipe:
     missing: str = ""
     """Why a day cannot be made when `also` says nothing about it."""
     awaits: bool = False
-    """Whether nothing is wrong with a day that lacks an input: it waits for it."""
+    """Whether nothing is wrong with a day that lacks an input, nor to be said about it: it waits for it."""
     on_demand: bool = False
     """Whether it is made when somebody asks for it, and not by `run`."""
 
@@ -184,6 +184,7 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
                 also_named="model_in_shadow",
                 also_from=("evaluation_report", "deployed_model"),
                 missing="no model is compared with the one in force on this day",
+                awaits=True,
             )
         )
     found += _online_recipes(case, dimensions)

@@ -45,7 +45,7 @@ def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
             [case.name, recipe.also_named],
             deps=deps,
             description=_DESCRIPTIONS["delivered" if not deps else recipe.also_named],
-            group_name=f"{case.name}/observed",
+            group_name=f"{case.name}/{_GROUPS.get(recipe.also_named, 'raw')}",
             kinds={"observed"},
             owners=[case.owner],
             partitions_def=None if recipe.table in undated else case_days(case),
@@ -151,6 +151,14 @@ def _observed(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[Day
     return {day: tags[DATA_VERSION_TAG] for day, tags in found.items()}
 
 
+_GROUPS = {
+    "deciding_reports": "labels",
+    "model_in_force": "models",
+    "model_in_shadow": "shadow",
+    "outcomes": "monitoring",
+    "logged_scores": "online",
+}
+"""Of what is observed, deliveries aside. A group of their own would depend on groups that depend on it, which the graph cannot draw."""
 _DESCRIPTIONS = {
     "model_in_shadow": "Which model scores a day in shadow, beside the one in force: whichever lost the latest decision.",
     "delivered": "What the source could deliver of each day: the version of its file, object or query.",
