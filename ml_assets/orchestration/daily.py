@@ -232,7 +232,7 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
             str(day): {
                 "alerts": int(of_day["alert"].sum()),
                 "alert_share": float(of_day["alert"].mean()),
-                "mean_score": of_day["score"].mean(),
+                "mean_score": float(of_day["score"].mean()),
             }
             for day, of_day in scores.groupby("day")
         }
