@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Never
 from zoneinfo import ZoneInfo
@@ -91,7 +92,7 @@ def materialize(
         *lines,
         "labels",
         "features",
-        *(name for name in AFTER_DEPLOYMENT if name in recipes(chosen)),
+        *(name for name in chain.from_iterable(AFTER_DEPLOYMENT) if name in recipes(chosen)),
     ]
     keys = _partitions(chosen, tables)
     start, end = _key(first, keys, keys[0]), _key(last, keys, first or keys[-1])

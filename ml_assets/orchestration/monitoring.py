@@ -79,10 +79,11 @@ def drift_report_asset(case: UseCase) -> dg.AssetsDefinition:
 
     def make(days: Days) -> Iterator[Made]:
         features, scores = days.around("features", back=back), days.around("scores", back=back)
-        versions = scores.drop_duplicates("day", keep="last").set_index("day")["model_version"]
-        found = []
-        for version, chosen in versions[days.ready].groupby(versions[days.ready]).groups.items():
-            found.append(_drift_under(days, str(version), sorted(map(str, chosen)), features, scores))
+        in_force = days.store.models.in_force_on(case.name, days.ready)  # a day without events has no score that would say it
+        chosen: dict[str, list[Day]] = {}
+        for day in days.ready:
+            chosen.setdefault(in_force[day][1], []).append(day)
+        found = [_drift_under(days, version, theirs, features, scores) for version, theirs in chosen.items()]
         rows = pd.concat(found, ignore_index=True)
         findings = drift.drift_findings(rows, days.ready, case.monitoring)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["feature"], also=findings)

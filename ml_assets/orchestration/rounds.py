@@ -6,6 +6,7 @@ Each run is an ordinary Dagster run over a range of partitions, seen in the UI w
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import dagster as dg
 
@@ -20,9 +21,11 @@ from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, go_lives, p
 from ml_assets.use_case import WHOLE, Day, Table, UseCase
 
 AFTER_DEPLOYMENT = (
-    *("scores", "estimated_performance", "drift_report", "live_performance", "performance_report"),
-    "shadow_scores",
+    ("scores", "estimated_performance", "live_performance"),
+    ("drift_report", "performance_report"),
+    ("shadow_scores",),
 )
+"""Each line in runs of its own, since a run makes the same days of all its tables: reports look back, shadows change with decisions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +116,7 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     extracts = [extract.name for extract in case.extracts]
     for name in extracts:  # each by itself: no job is started for a day because something else of the day is stale
         _settle(runner, [known[name]], days)
-    apart = {*AFTER_DEPLOYMENT, *extracts}
+    apart = {*chain.from_iterable(AFTER_DEPLOYMENT), *extracts}
     before = [name for name, recipe in known.items() if name not in apart and not _undated(case, name) and not recipe.on_demand]
     _settle(runner, [known[name] for name in before], days)
     possible, missing = possible_weeks(case, runner.store, weeks)
@@ -124,7 +127,8 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     for first, last in contiguous(sorted({case.week_of(week) for week in stale}), step=7):
         runner.run(WEEKLY, first, last, title="models")
     if weeks:
-        _settle(runner, [known[name] for name in AFTER_DEPLOYMENT if name in known], [day for day in days if day >= weeks[0]])
+        for names in AFTER_DEPLOYMENT:
+            _settle(runner, [known[name] for name in names if name in known], [day for day in days if day >= weeks[0]])
     if pages := [name for name, is_stale in pages_of(case).items() if is_stale(case, runner.store)]:
         runner.run(pages, WHOLE, WHOLE, title="pages")
 

@@ -101,7 +101,7 @@ def drift_of_days(
     found = [
         _of_column(name, sketch, rows, calendar, days, reference, monitoring)
         for rows, sketches in ((features, reference.features), (scores, {SCORE: reference.score}))
-        for calendar in [_Calendar.of(rows)]
+        for calendar in [_Calendar.of(rows, days)]
         for name, sketch in sketches.items()
     ]
     rows = pd.concat(found).sort_values(["day", "feature"], kind="stable").assign(model_version=version)
@@ -183,15 +183,15 @@ def alarms(rows: pd.DataFrame, monitoring: Monitoring) -> list[Day]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Calendar:
-    """The days of a frame, ascending, and for each row the place of its own."""
+    """The days of a frame, and those that are asked about, ascending; and for each row the place of its own."""
 
     days: list[Day]
     of_row: IntArray
 
     @staticmethod
-    def of(rows: pd.DataFrame) -> "_Calendar":
-        coded = pd.Categorical(rows["day"])  # its categories are in order
-        return _Calendar(days=[str(day) for day in coded.categories], of_row=coded.codes.astype(np.int64))
+    def of(rows: pd.DataFrame, days: Sequence[Day]) -> "_Calendar":
+        known = sorted({*map(str, rows["day"].unique()), *days})  # a day may have no rows
+        return _Calendar(days=known, of_row=pd.Index(known, dtype="str").get_indexer(pd.Index(rows["day"])).astype(np.int64))
 
 
 def _of_column(

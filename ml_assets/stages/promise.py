@@ -49,7 +49,7 @@ def promises(
     references: Mapping[str, Reference],
     monitoring: Monitoring,
 ) -> pd.DataFrame:
-    """`PROMISE_COLUMNS` and `day`, one row a day, over the window that ends with it.
+    """`PROMISE_COLUMNS` and `day`, one row a day with events in the window that ends with it.
 
     The fall is one of ROC AUC, since average precision moves with the share of positives, which no model can help.
 
@@ -61,7 +61,8 @@ def promises(
     rows = []
     for day in days:
         window = both[(both["day"] > shift(day, -monitoring.window_days)) & (both["day"] <= day)]
-        rows.append({**_of_window(window, references, monitoring), "day": day})
+        if len(window):  # no events at all: nothing to say, and nothing wrong
+            rows.append({**_of_window(window, references, monitoring), "day": day})
     types = {column.name: nullable_dtype(column.dtype) for column in PROMISE_COLUMNS} | {"day": "str"}
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 

@@ -135,6 +135,16 @@ def test_a_day_that_is_missing_makes_its_window_smaller_and_nothing_else() -> No
     assert found["window_rows"].unique().tolist() == [6 * EVENTS]
 
 
+def test_a_day_without_events_is_judged_by_its_window() -> None:
+    rows = events_of(QUIET[:7], seed=8)
+    found = drift_in(rows[rows["day"] != QUIET[6]], QUIET[5:7])
+    assert found.groupby("day")["window_rows"].first().tolist() == [6 * EVENTS, 6 * EVENTS]
+    assert found["psi"].notna().all()
+    nothing = drift_in(rows.head(0), [QUIET[6]])
+    assert nothing["window_rows"].sum() == nothing["drifted"].sum() == 0
+    assert nothing["psi"].isna().all()
+
+
 def test_too_few_events_are_undefined_and_no_alarm() -> None:
     rows = changed("number_04", lambda values: values + 5).head(300)
     found = drift_in(rows, [QUIET[0]])

@@ -81,6 +81,13 @@ def test_each_day_is_measured_by_the_promise_of_its_own_model() -> None:
     assert found["model_version"] == "v2"
 
 
+def test_a_day_without_events_has_the_figures_of_its_window_or_none() -> None:
+    rows = live()
+    found = report(rows[rows["day"] != DAYS[14]].reset_index(drop=True), [DAYS[14]])
+    assert found["window_days"].tolist() == [6]
+    assert report(rows.head(0), [DAYS[14]]).empty
+
+
 def test_days_that_are_not_known_yet_are_left_out() -> None:
     rows = live()
     found = report(rows[~rows["day"].isin(DAYS[10:13])].reset_index(drop=True), [DAYS[14]])
