@@ -178,7 +178,7 @@ def repair(world, good: bytes, undisturbed, *, changes_flights: bool) -> None:
     assert made.keys() <= set(chain.from_iterable(AFTER_DEPLOYMENT))
     # What looks at windows is made in a run of its own, for all days of them.
     windows = day_range(min(awaited), shift(max(seen_by(world, features_back) | {BAD}), world.case.monitoring.window_days))
-    assert all(made.pop(name, set()) <= set(windows) for name in ("drift_report", "performance_report"))
+    assert all(made.pop(name, set()) <= {*windows, *not_watched} for name in ("drift_report", "performance_report"))
     made.pop("shadow_scores", None)  # by the candidates of later weeks, which learned from other days now
     allowed = awaited | seen_by(world, features_back) | not_watched
     assert {name: days - allowed for name, days in made.items()} == {name: set() for name in made}
