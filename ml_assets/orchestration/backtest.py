@@ -3,14 +3,13 @@
 A backfill of the weekly and daily assets is the replay; this asset puts its weeks side by side.
 """
 
-import base64
 from collections.abc import Iterator
 
 import dagster as dg
 
 from ml_assets.orchestration import summary
 from ml_assets.orchestration.planning import code_of
-from ml_assets.orchestration.store import Store, shown_at
+from ml_assets.orchestration.store import Store, shown_at, shown_picture
 from ml_assets.orchestration.weeks import REPORT
 from ml_assets.stages import backtest
 from ml_assets.stages.backtest import AVERAGE_PRECISION, BacktestWeek
@@ -54,7 +53,7 @@ def backtest_asset(case: UseCase) -> dg.AssetsDefinition:
                 "promoted": sum(week.promoted for week in weeks),
                 **({"live_average_precision": sum(known) / len(known)} if known else {}),
                 "summary": backtest.headline(weeks),
-                "picture": dg.MetadataValue.md(f"![weeks](data:image/png;base64,{base64.b64encode(picture).decode()})"),
+                "picture": shown_picture("weeks", picture),
                 "figures": dg.MetadataValue.md(backtest.weeks_markdown(weeks)),
                 "page": shown_at(place),
             },

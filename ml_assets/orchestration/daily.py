@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 
 from ml_assets.orchestration.partitions import case_days, days_back
-from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes
+from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, versions_in_force
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
 from ml_assets.orchestration.staleness import observations, observations_after, provenance_tags, seen_by_now
 from ml_assets.orchestration.store import Store
@@ -222,7 +222,7 @@ def scores_asset(case: UseCase) -> dg.AssetsDefinition:
 
     def make(days: Days) -> Iterator[Made]:
         rows = days.tables.read("features", days.ready)
-        scored = [_score_days(days, version, chosen, rows) for version, chosen in _by_model(days).items()]
+        scored = [_score_days(days, version, chosen, rows) for version, chosen in by_model(days).items()]
         scores = pd.concat(scored, ignore_index=True)
         days.log(f"{len(scores):,} events scored by {len(scored)} models")
         events = {day: entry.rows for day, entry in days.tables.ledger("features", days.ready).items()}
@@ -331,13 +331,18 @@ def _raw_column(name: str) -> Column:
     return Column(name=name, dtype=whole.get(name, DType.STRING), nullable=name not in PROVENANCE)
 
 
-def _by_model(days: Days) -> dict[str, list[Day]]:
+def by_model(days: Days) -> dict[str, list[Day]]:
+    """The days that can be made, by the model in force on them.
+
+    Raises:
+        RuntimeError: on one there is none any more.
+    """
+    in_force = versions_in_force(days.case, days.store, days.ready)
     chosen: dict[str, list[Day]] = {}
     for day in days.ready:
-        deployed = days.store.models.in_force(days.case.name, day)
-        if deployed is None:
+        if day not in in_force:
             raise RuntimeError(f"no model is in force on {day}, although one was a moment ago: rerun")
-        chosen.setdefault(deployed[1], []).append(day)
+        chosen.setdefault(in_force[day], []).append(day)
     return chosen
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ml_assets.orchestration.planning import labels_about
+from ml_assets.orchestration.planning import labels_about, versions_in_force
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.tracking import mirror
 from ml_assets.stages import package
@@ -131,7 +131,7 @@ def decide(
     tracked = mirror(case, store, warn=warnings.append)
     day = effective or first_open_day(case, store)
     scored = list(store.tables(case).ledger("scores"))
-    before = _versions_on(case, store, scored)
+    before = versions_in_force(case, store, scored)
     decision = store.models.decide(
         case.name,
         kind,
@@ -143,7 +143,7 @@ def decide(
         evidence=_what_is_seen(case, store, day),
     )
     tracked.follow()
-    after = _versions_on(case, store, scored)
+    after = versions_in_force(case, store, scored)
     reports, said = store.models.reports(case.name), store.models.decisions.all(case.name)
     return Change(
         decision=decision,
@@ -304,10 +304,6 @@ def _basis(report: Report) -> str:
     """Hash of a report without what the clock said: after a kill the same week is judged again, in other milliseconds."""
     reasons = tuple(replace(each, observed="") if each.name == CLOCKED else each for each in report.decision.reasons)
     return fingerprint(replace(report, decision=replace(report.decision, reasons=reasons)).to_json())
-
-
-def _versions_on(case: UseCase, store: Store, days: Sequence[Day]) -> dict[Day, str]:
-    return {day: version for day, (_, version) in store.models.in_force_on(case.name, days).items()}
 
 
 def _what_is_seen(case: UseCase, store: Store, day: Day) -> str:

@@ -3,16 +3,16 @@
 Their checks that may be red only warn: what they say is true of the day, which is published with it.
 """
 
-import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from ml_assets.orchestration.daily import Days, Stage, stage
+from ml_assets.orchestration.daily import Days, Stage, by_model, stage
 from ml_assets.orchestration.planning import known_back
 from ml_assets.orchestration.publish import Made
+from ml_assets.orchestration.store import shown_picture
 from ml_assets.stages import drift, estimate, monitor, monitor_pictures, package, promise
 from ml_assets.stages.quality import audit
 from ml_assets.stages.reference import Reference, reference_in
@@ -79,11 +79,7 @@ def drift_report_asset(case: UseCase) -> dg.AssetsDefinition:
 
     def make(days: Days) -> Iterator[Made]:
         features, scores = days.around("features", back=back), days.around("scores", back=back)
-        in_force = days.store.models.in_force_on(case.name, days.ready)  # a day without events has no score that would say it
-        chosen: dict[str, list[Day]] = {}
-        for day in days.ready:
-            chosen.setdefault(in_force[day][1], []).append(day)
-        found = [_drift_under(days, version, theirs, features, scores) for version, theirs in chosen.items()]
+        found = [_drift_under(days, version, chosen, features, scores) for version, chosen in by_model(days).items()]
         rows = pd.concat(found, ignore_index=True)
         findings = drift.drift_findings(rows, days.ready, case.monitoring)
         verdicts = audit(rows, days=days.ready, columns=columns, key=["feature"], also=findings)
@@ -92,7 +88,8 @@ def drift_report_asset(case: UseCase) -> dg.AssetsDefinition:
             day: {**figures, "moved_most": dg.MetadataValue.md(drift.drift_markdown(of_day[day]))}
             for day, figures in drift.drift_figures(rows).items()
         }
-        shown[days.ready[-1]]["picture"] = _picture(of_day[days.ready[-1]], case)  # of each of 365 days it would be 7 MB
+        bars = monitor_pictures.drift_bars(of_day[days.ready[-1]], limit=case.monitoring.max_psi)
+        shown[days.ready[-1]]["picture"] = shown_picture("drift", bars)  # of each of 365 days it would be 7 MB
         yield Made(
             table="drift_report", rows=rows, columns=columns, inputs=days.inputs, checks={DRIFT_CHECK: verdicts}, shown=shown
         )
@@ -136,16 +133,17 @@ def references_of(days: Days, versions: Iterable[str]) -> dict[str, Reference]:
     Raises:
         NoReferenceError: one was packaged before references were kept.
     """
-    found = {}
-    for version in map(str, versions):
-        reference = reference_in(days.store.models.load(days.case.name, version)[0])
-        if reference is None:
-            raise NoReferenceError(
-                f"model {version} of {days.case.name} was packaged without the sketches that it is watched by: "
-                f"ml-assets run {days.case.name} makes it again"
-            )
-        found[version] = reference
-    return found
+    return {version: _required(days, version, days.store.models.load(days.case.name, version)[0]) for version in map(str, versions)}
+
+
+def _required(days: Days, version: str, files: Mapping[str, bytes]) -> Reference:
+    reference = reference_in(files)
+    if reference is None:
+        raise NoReferenceError(
+            f"model {version} of {days.case.name} was packaged without the sketches that it is watched by: "
+            f"ml-assets run {days.case.name} makes it again"
+        )
+    return reference
 
 
 def _rates(days: Days, scores: pd.DataFrame) -> pd.Series:
@@ -173,14 +171,9 @@ def _drift_under(days: Days, version: str, chosen: list[Day], features: pd.DataF
         own.rename(columns={"score": drift.SCORE}),
         chosen,
         version=version,
-        reference=references_of(days, [version])[version],
+        reference=_required(days, version, files),
         monitoring=monitoring,
     )
-
-
-def _picture(of_day: pd.DataFrame, case: UseCase) -> dg.MarkdownMetadataValue:
-    png = monitor_pictures.drift_bars(of_day, limit=case.monitoring.max_psi)
-    return dg.MetadataValue.md(f"![drift](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def _figures(rows: pd.DataFrame) -> dict[Day, dict[str, float]]:

@@ -1,6 +1,5 @@
 """The overview page of a use case, as an asset."""
 
-import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 from ml_assets.orchestration import shadow
 from ml_assets.orchestration.decisions import CLOCKED
 from ml_assets.orchestration.planning import code_of, recipes
-from ml_assets.orchestration.store import Store, shown_at
+from ml_assets.orchestration.store import Store, shown_at, shown_picture
 from ml_assets.stages import overview
 from ml_assets.stages.overview import Overview, TableLine
 from ml_assets.stages.reference import reference_in
@@ -53,7 +52,7 @@ def overview_asset(case: UseCase) -> dg.AssetsDefinition:
                 "summary": found.headline,
                 "days_missing": sum(len(each.missing) for each in found.tables),
                 "rejected_share": found.rejected / found.delivered if found.delivered else 0.0,
-                "picture": dg.MetadataValue.md(f"![performance](data:image/png;base64,{base64.b64encode(picture).decode()})"),
+                "picture": shown_picture("performance", picture),
                 "page": shown_at(place),
             },
         )

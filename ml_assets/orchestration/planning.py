@@ -256,12 +256,13 @@ def _source_versions(case: UseCase, table: str) -> Callable[[Store, Sequence[Day
     return versions
 
 
-def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
-    def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
-        found = {day: store.models.in_force(case.name, day) for day in days}
-        return {day: deployed[1] for day, deployed in found.items() if deployed is not None}
+def versions_in_force(case: UseCase, store: Store, days: Iterable[Day]) -> dict[Day, str]:
+    """The version in force on each of these days; days before the first model are left out."""
+    return {day: version for day, (_, version) in store.models.in_force_on(case.name, days).items()}
 
-    return versions
+
+def _model_in_force(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
+    return lambda store, days: versions_in_force(case, store, days)
 
 
 def shadow_versions(case: UseCase, store: Store, days: Sequence[Day]) -> dict[Day, tuple[str, str]]:
@@ -284,7 +285,7 @@ def _in_shadow(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, s
 
 def _watched_model(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[Day, str]]:
     def versions(store: Store, days: Sequence[Day]) -> Mapping[Day, str]:
-        found = {day: version for day, (_, version) in store.models.in_force_on(case.name, days).items()}
+        found = versions_in_force(case, store, days)
         watched = {version for version in set(found.values()) if store.models.holds(case.name, version, reference.FILE)}
         return {day: version for day, version in found.items() if version in watched}
 

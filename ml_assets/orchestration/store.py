@@ -1,5 +1,6 @@
 """Where everything is kept: one root for tables, models and reports."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,6 +57,11 @@ class Store(dg.ConfigurableResource):  # type: ignore[type-arg]
     def models(self) -> ModelStore:
         """Models, reports and deployments of all use cases."""
         return ModelStore(root=self.folder)
+
+
+def shown_picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+    """A picture, as the web interface shows it."""
+    return dg.MarkdownMetadataValue(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def shown_at(place: str) -> dg.MetadataValue[str]:

@@ -3,7 +3,6 @@
 Weeks are made in order, so that a backfill of 40 weeks is a replay of 40 decisions: each looks at the champion that the one before left.
 """
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from ml_assets.orchestration.decisions import champion_before, record_gate_decis
 from ml_assets.orchestration.partitions import case_weeks, earlier_weeks
 from ml_assets.orchestration.publish import Event, check_spec, evaluation, latest_materializations, outputs
 from ml_assets.orchestration.staleness import observations_after
-from ml_assets.orchestration.store import Store, shown_at
+from ml_assets.orchestration.store import Store, shown_at, shown_picture
 from ml_assets.orchestration.tracking import mirror
 from ml_assets.orchestration.weeks import (
     CANDIDATE,
@@ -314,10 +313,7 @@ def _candidate_metadata(
 
 
 def _report_metadata(report: Report, pictures: Mapping[str, bytes], page: Any) -> dict[str, Any]:
-    shown = {
-        name: dg.MarkdownMetadataValue(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
-        for name, png in pictures.items()
-    }
+    shown = {name: shown_picture(name, png) for name, png in pictures.items()}
     rivals: dict[str, evaluate.Performance | None] = {
         "champion": report.champion,
         "baseline": report.baseline,

@@ -72,16 +72,19 @@ class Overview:
         realised = self.performance["realised"].dropna()
         if len(realised):
             said.append(f"ROC AUC of its latest known days {realised.tail(self.monitoring.window_days).mean():.3f}")
-        latest = self.drift[self.drift["day"] == self.drift["day"].max()] if len(self.drift) else self.drift
-        drifted = int(latest["drifted"].sum())
+        drifted = self._drifted
         said.append(f"{drifted} distributions drifted" if drifted else "no drift")
         return "; ".join(said)
 
     @property
     def good(self) -> bool:
         """Whether nothing asks for a look."""
-        latest = self.drift[self.drift["day"] == self.drift["day"].max()] if len(self.drift) else self.drift
-        return bool(self.in_force) and not any(each.missing for each in self.tables) and not latest["drifted"].any()
+        return bool(self.in_force) and not any(each.missing for each in self.tables) and not self._drifted
+
+    @property
+    def _drifted(self) -> int:
+        """How many distributions drifted on the latest day."""
+        return int(self.drift.loc[self.drift["day"] == self.drift["day"].max(), "drifted"].sum())
 
 
 def missing_days(published: Sequence[Day], last: Day | None) -> list[Day]:
