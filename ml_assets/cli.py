@@ -71,8 +71,7 @@ def run(
     if to is not None:
         _key(to, case_days(chosen).get_partition_keys(), to)
     started = time.monotonic()
-    with _listening() as heard:
-        runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard, begun=heard.begin)
+    with _running(chosen, store) as runner:
         bring_up_to_date(runner, last=to)
     print_summary(chosen, store, runner.results, time.monotonic() - started)
     _exit_on_failed(runner.results)
@@ -98,8 +97,7 @@ def materialize(
     start, end = _key(first, keys, keys[0]), _key(last, keys, first or keys[-1])
     if start > end:
         _fail(f"--from {start} is after --to {end}")
-    with _listening() as heard:
-        runner = Runner(case=chosen, store=store, instance=_instance(), heard=heard, begun=heard.begin)
+    with _running(chosen, store) as runner:
         result = runner.run(daily_tables_of(chosen, tables), start, end, title="materialize")
     out.print(f"{result.materialized:,} partitions materialised; {checks_in_words([result])}; run {result.run_id}")
     _exit_on_failed([result])
@@ -385,6 +383,16 @@ class _Listener:
     def _say(self, text: str, *, failed: bool) -> None:
         stamp, text = time.strftime("%H:%M:%S"), escape(text)
         self.progress.console.print(f"[dim]{stamp}[/] [red]{text}[/]" if failed else f"[dim]{stamp}[/] {text}", soft_wrap=True)
+
+
+@contextmanager
+def _running(case: UseCase, store: Store) -> Iterator[Runner]:
+    """Runs whose progress is shown; a wrong setting is said before the first."""
+    with _listening() as heard:
+        runner = Runner(case=case, store=store, instance=_instance(), heard=heard, begun=heard.begin)
+        with _plain_errors():
+            _ = runner.definitions
+        yield runner
 
 
 @contextmanager

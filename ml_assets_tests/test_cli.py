@@ -44,6 +44,26 @@ def test_without_dagster_yaml_it_says_where_it_looked(tmp_path, monkeypatch) -> 
     assert f"no dagster.yaml in {tmp_path}" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("ML_ASSETS_TICK_SECONDS", "often", "ML_ASSETS_TICK_SECONDS='often': expected a whole number of seconds from 1"),
+        ("ML_ASSETS_ALERT_EMAIL", "mail.example.com", "ML_ASSETS_ALERT_EMAIL: no smtp:// or smtps:// address of a host"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_anything_runs(
+    setting: str, value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, value)
+    monkeypatch.setenv("ML_ASSETS_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
+    result = invoke("run", "flight_delays", "--to", "2013-01-01")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "root").exists()
+
+
 def test_before_anything_is_built_summary_and_explain_say_so(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ML_ASSETS_ROOT", str(tmp_path))
     assert "nothing is published yet" in invoke("summary", "flight_delays").output

@@ -10,7 +10,7 @@ missing or refused, and that must not hold it up; content that comes again uncha
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,8 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration import backtest, overview, shadow
-from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, shadow_versions
+from ml_assets.orchestration.pages import Page
+from ml_assets.orchestration.planning import Recipe, automatic_days, recipes, shadow_versions
 from ml_assets.orchestration.sensors import CASE_TAG
 from ml_assets.orchestration.store import Store
 from ml_assets.storage.tables import fingerprint
@@ -42,13 +43,12 @@ BY_CONDITION: tuple[str, ...] = (
 )
 EVERY_DAY = ("features", "scores", "drift_report")
 """Assets that have a new day each day. Dagster's policy knows an asset and not its partitions: a backfill makes it fresh, too."""
-IsStale = Callable[[UseCase, Store], bool]
 
 
-def pages_of(case: UseCase) -> dict[str, IsStale]:
-    """The assets without partitions that show what was made, and whether each has something new to show."""
-    compared = {shadow.COMPARISON: shadow.is_stale} if case.monitoring.shadow else {}
-    return {**compared, backtest.BACKTEST: backtest.is_stale, overview.OVERVIEW: overview.is_stale}
+def pages_of(case: UseCase) -> dict[str, Page]:
+    """The assets without partitions that show what was made."""
+    pages = [*([shadow.PAGE] if case.monitoring.shadow else []), backtest.PAGE, overview.PAGE]
+    return {page.name: page for page in pages}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +97,8 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         )
 
     def _stale(self) -> dict[Day, str]:
-        if (is_stale := pages_of(self.case).get(self.table)) is not None:
-            return {WHOLE: self._state() or ""} if is_stale(self.case, self.store) else {}
+        if (page := pages_of(self.case).get(self.table)) is not None:
+            return {WHOLE: self._state() or ""} if page.is_stale(self.case, self.store) else {}
         return stale_inputs(self.case, self.store, recipes(self.case)[self.table])
 
     def _that_follow(self, context: AutomationContext[dg.AssetKey]) -> set[Day]:
@@ -152,14 +152,11 @@ class Coming(dg.AutomationCondition[dg.AssetKey]):
 
 
 def stale_inputs(case: UseCase, store: Store, recipe: Recipe) -> dict[Day, str]:
-    """Days of published events that can be made and are not made from what is published now, with what they would be made from."""
+    """Days of published events that automation makes of a table, with what they would be made from."""
     days: Sequence[Day] = list(store.tables(case).ledger(case.events))
     if recipe.table == "prediction_log":
         days = read_clock(store.local, case.name).over(case, list(days))
-    inputs, _ = expected_inputs(case, store, recipe, days)
-    stale = not_made_from(case, store, recipe, inputs)
-    made = store.tables(case).ledger(recipe.table)
-    return {day: inputs[day] for day in stale if case.monitoring.remake_late or day not in made}
+    return automatic_days(case, store, recipe, days)
 
 
 def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:

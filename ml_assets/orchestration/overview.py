@@ -1,14 +1,14 @@
-"""The overview page of a use case, as an asset."""
+"""The overview page of a use case."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-import dagster as dg
 import pandas as pd
 
 from ml_assets.orchestration import shadow
 from ml_assets.orchestration.decisions import CLOCKED
+from ml_assets.orchestration.pages import Page, Shown
 from ml_assets.orchestration.planning import code_of, recipes
 from ml_assets.orchestration.store import Store, shown_at, shown_picture
 from ml_assets.stages import overview
@@ -16,48 +16,10 @@ from ml_assets.stages.overview import Overview, TableLine
 from ml_assets.stages.reference import reference_in
 from ml_assets.storage.models import AFTER_ALL
 from ml_assets.storage.tables import fingerprint
-from ml_assets.use_case import WHOLE, UseCase
+from ml_assets.use_case import UseCase
 
 OVERVIEW = "overview"
-
-
-def overview_asset(case: UseCase) -> dg.AssetsDefinition:
-    """How the case stands: one page."""
-    key = dg.AssetKey([case.name, OVERVIEW])
-    shown = ("features", "scores", "drift_report", "performance_report", "deployed_model")
-
-    @dg.multi_asset(
-        name=f"{case.name}__{OVERVIEW}",
-        specs=[
-            dg.AssetSpec(
-                key,
-                deps=[[case.name, name] for name in (case.events, case.event_table.rejected_name, *shown)],
-                description="How the case stands, on one page: data, quality, model, decisions, performance, drift, shadow.",
-                group_name=f"{case.name}/monitoring",
-                kinds={"python"},
-                owners=[case.owner],
-            )
-        ],
-    )
-    def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[dg.MaterializeResult[None]]:
-        inputs, found = overview_inputs(case, store), overview_of(case, store)
-        picture = overview.performance_picture(found)
-        place = store.models.save_page(case.name, OVERVIEW, overview.render_overview(found), {"performance.png": picture})
-        store.models.note(case.name, OVERVIEW, WHOLE, {"inputs": inputs})
-        context.log.info(found.headline)
-        yield dg.MaterializeResult(
-            asset_key=key,
-            data_version=dg.DataVersion(inputs),
-            metadata={
-                "summary": found.headline,
-                "days_missing": sum(len(each.missing) for each in found.tables),
-                "rejected_share": found.rejected / found.delivered if found.delivered else 0.0,
-                "picture": shown_picture("performance", picture),
-                "page": shown_at(place),
-            },
-        )
-
-    return step
+_SHOWN = ("features", "scores", "drift_report", "performance_report", "deployed_model")
 
 
 def overview_of(case: UseCase, store: Store) -> Overview:
@@ -100,10 +62,20 @@ def overview_inputs(case: UseCase, store: Store) -> str:
     return fingerprint(code_of(overview), versions, [each.number for each in models.decisions.all(case.name)])
 
 
-def is_stale(case: UseCase, store: Store) -> bool:
-    """Whether there is something to show that it does not show."""
-    noted = store.models.noted(case.name, OVERVIEW, WHOLE)
-    return bool(store.tables(case).ledger(case.events)) and (noted or {}).get("inputs") != overview_inputs(case, store)
+def _make(case: UseCase, store: Store) -> Shown:
+    found = overview_of(case, store)
+    picture = overview.performance_picture(found)
+    place = store.models.save_page(case.name, OVERVIEW, overview.render_overview(found), {"performance.png": picture})
+    return Shown(
+        said=found.headline,
+        metadata={
+            "summary": found.headline,
+            "days_missing": sum(len(each.missing) for each in found.tables),
+            "rejected_share": found.rejected / found.delivered if found.delivered else 0.0,
+            "picture": shown_picture("performance", picture),
+            "page": shown_at(place),
+        },
+    )
 
 
 def _lines(case: UseCase, store: Store) -> Iterator[TableLine]:
@@ -159,3 +131,14 @@ def _promised(case: UseCase, store: Store) -> float | None:
 def _latency(report: str) -> str:
     reasons: list[dict[str, Any]] = json.loads(report)["decision"]["reasons"]
     return next((f"{each['observed']} ms (limit {each['wanted']})" for each in reasons if each["name"] == CLOCKED), "")
+
+
+PAGE = Page(
+    name=OVERVIEW,
+    shows=lambda case: (case.events, case.event_table.rejected_name, *_SHOWN),
+    description="How the case stands, on one page: data, quality, model, decisions, performance, drift, shadow.",
+    group="monitoring",
+    inputs=overview_inputs,
+    begun=lambda case, store: bool(store.tables(case).ledger(case.events)),
+    make=_make,
+)

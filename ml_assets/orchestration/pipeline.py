@@ -7,13 +7,12 @@ import dagster as dg
 from ml_assets.clock import interval_seconds, read_clock
 from ml_assets.orchestration import (
     alerts,
-    backtest,
     conditions,
     daily,
     extracts,
     monitoring,
     online,
-    overview,
+    pages,
     retraining,
     schedules,
     sensors,
@@ -45,9 +44,8 @@ def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
     yield monitoring.performance_report_asset(case)
     if case.monitoring.shadow:
         yield shadow.shadow_scores_asset(case)
-        yield shadow.shadow_comparison_asset(case)
-    yield backtest.backtest_asset(case)
-    yield overview.overview_asset(case)
+    for page in conditions.pages_of(case).values():
+        yield pages.page_asset(case, page)
     yield online.online_state_asset(case)
     yield online.prediction_log_asset(case)
 

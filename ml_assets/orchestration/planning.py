@@ -122,6 +122,21 @@ def not_made_from(case: UseCase, store: Store, recipe: Recipe, made_from: Mappin
     return [day for day, inputs in made_from.items() if day not in ledger or ledger[day].inputs != inputs]
 
 
+def automatic_days(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> dict[Day, str]:
+    """Of these days those that automation makes, with a hash of what they would be made from.
+
+    All that are stale; where the case leaves late data to a person (`remake_late`), only those that are not made yet. What is delivered is
+    always taken in again.
+    """
+    made_from, _ = expected_inputs(case, store, recipe, days)
+    stale = {day: made_from[day] for day in not_made_from(case, store, recipe, made_from)}
+    delivered = {name for table in case.tables for name in (table.raw_name, table.name)}
+    if case.monitoring.remake_late or recipe.table in delivered:
+        return stale
+    made = store.tables(case).ledger(recipe.table)
+    return {day: inputs for day, inputs in stale.items() if day not in made}
+
+
 def recipes(case: UseCase) -> dict[str, Recipe]:
     """How every table of a case is made, in the order of the data's way."""
     found = [

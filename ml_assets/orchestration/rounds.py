@@ -6,6 +6,7 @@ Each run is an ordinary Dagster run over a range of partitions, seen in the UI w
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 
 import dagster as dg
@@ -59,6 +60,15 @@ class Runner:
     """Gets title and number of partitions of a run when it begins."""
     results: list[RunResult] = field(default_factory=list)
 
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """Of the case, for this process.
+
+        Raises:
+            ValueError: a setting, such as where alerts go to, makes no sense.
+        """
+        return build_defs([self.case], store=self.store, loggers={"terminal": self._logger()})
+
     def run(self, tables: Sequence[str], first: Day, last: Day, *, title: str) -> RunResult:
         """One run of these assets over the partitions from the first to the last; `WHOLE` for assets without partitions.
 
@@ -66,9 +76,8 @@ class Runner:
             dagster.DagsterError: a step failed. Days that fail a check do not: they are in the result.
         """
         self.begun(title, len(tables) * _count(self.case, first, last, weekly=set(tables) <= set(WEEKLY)))
-        definitions = build_defs([self.case], store=self.store, loggers={"terminal": self._logger()})
         tags = {} if first == WHOLE else dict(zip(RANGE, (first, last), strict=True))
-        outcome = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        outcome = self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey([self.case.name, table]) for table in tables],
             tags={**tags, CASE_TAG: self.case.name, "ml_assets/why": title},
@@ -129,7 +138,7 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     if weeks:
         for names in AFTER_DEPLOYMENT:
             _settle(runner, [known[name] for name in names if name in known], [day for day in days if day >= weeks[0]])
-    if pages := [name for name, is_stale in pages_of(case).items() if is_stale(case, runner.store)]:
+    if pages := [page.name for page in pages_of(case).values() if page.is_stale(case, runner.store)]:
         runner.run(pages, WHOLE, WHOLE, title="pages")
 
 

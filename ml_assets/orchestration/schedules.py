@@ -17,7 +17,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration.conditions import BY_CONDITION
 from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
-from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes
+from ml_assets.orchestration.planning import Recipe, automatic_days, recipes
 from ml_assets.orchestration.sensors import CASE_TAG, RANGE, request_days
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY, TooFewDaysError, plan, stale_weeks
@@ -208,15 +208,7 @@ def _requests(
 
 
 def _stale(case: UseCase, store: Store, line: Sequence[Recipe], days: Sequence[Day]) -> set[Day]:
-    found = set[Day]()
-    delivered = {name for table in case.tables for name in (table.raw_name, table.name)}
-    for recipe in line:
-        inputs, _ = expected_inputs(case, store, recipe, days)
-        stale = set(not_made_from(case, store, recipe, inputs))
-        if recipe.table not in delivered and not case.monitoring.remake_late:
-            stale -= set(store.tables(case).ledger(recipe.table))
-        found |= stale
-    return found
+    return {day for recipe in line for day in automatic_days(case, store, recipe, days)}
 
 
 def _last_days(case: UseCase, clock: Clock, days: Sequence[Day], *, further: int = 0) -> list[Day]:

@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from ml_assets.orchestration.daily import Days, stage
+from ml_assets.orchestration.pages import Page, Shown
 from ml_assets.orchestration.planning import code_of, shadow_versions
 from ml_assets.orchestration.publish import Made
 from ml_assets.orchestration.store import Store
@@ -14,7 +15,7 @@ from ml_assets.stages.labels import latest_known
 from ml_assets.stages.quality import audit
 from ml_assets.stages.score import scoring_findings
 from ml_assets.storage.tables import fingerprint
-from ml_assets.use_case import WHOLE, UseCase
+from ml_assets.use_case import UseCase
 
 SCORES, COMPARISON = "shadow_scores", "shadow_comparison"
 
@@ -58,41 +59,6 @@ def shadow_scores_asset(case: UseCase) -> dg.AssetsDefinition:
     )
 
 
-def shadow_comparison_asset(case: UseCase) -> dg.AssetsDefinition:
-    """Every pair of models on the events that both scored and whose labels are known."""
-    key = dg.AssetKey([case.name, COMPARISON])
-
-    @dg.multi_asset(
-        name=f"{case.name}__{COMPARISON}",
-        specs=[
-            dg.AssetSpec(
-                key,
-                deps=[[case.name, name] for name in (SCORES, "scores", "labels")],
-                description="For each week, whether the model that lost the decision would have been the better one, on its live events.",
-                group_name=f"{case.name}/shadow",
-                kinds={"python"},
-                owners=[case.owner],
-            )
-        ],
-    )
-    def step(context: dg.AssetExecutionContext, store: Store) -> Iterator[dg.MaterializeResult[None]]:
-        inputs, found = comparison_inputs(case, store), comparisons(case, store)
-        store.models.note(case.name, COMPARISON, WHOLE, {"inputs": inputs})
-        better = sum(each.difference[0] > 0 for each in found)
-        context.log.info(f"{len(found)} pairs of models; the one in shadow was better in {better}")
-        yield dg.MaterializeResult(
-            asset_key=key,
-            data_version=dg.DataVersion(inputs),
-            metadata={
-                "pairs": len(found),
-                "shadow_was_better": better,
-                "pairs_compared": dg.MetadataValue.md(shadow.compared_markdown(found)),
-            },
-        )
-
-    return step
-
-
 def comparisons(case: UseCase, store: Store) -> list[shadow.Compared]:
     """All pairs, in the order of their days, over the days of which the performance is known."""
     tables = store.tables(case)
@@ -116,7 +82,25 @@ def comparison_inputs(case: UseCase, store: Store) -> str:
     return fingerprint(code_of(shadow), contents)
 
 
-def is_stale(case: UseCase, store: Store) -> bool:
-    """Whether there are days to compare that it does not know."""
-    noted = store.models.noted(case.name, COMPARISON, WHOLE)
-    return bool(store.tables(case).ledger(SCORES)) and (noted or {}).get("inputs") != comparison_inputs(case, store)
+def _compare(case: UseCase, store: Store) -> Shown:
+    found = comparisons(case, store)
+    better = sum(each.difference[0] > 0 for each in found)
+    return Shown(
+        said=f"{len(found)} pairs of models; the one in shadow was better in {better}",
+        metadata={
+            "pairs": len(found),
+            "shadow_was_better": better,
+            "pairs_compared": dg.MetadataValue.md(shadow.compared_markdown(found)),
+        },
+    )
+
+
+PAGE = Page(
+    name=COMPARISON,
+    shows=lambda _: (SCORES, "scores", "labels"),
+    description="For each week, whether the model that lost the decision would have been the better one, on its live events.",
+    group="shadow",
+    inputs=comparison_inputs,
+    begun=lambda case, store: bool(store.tables(case).ledger(SCORES)),
+    make=_compare,
+)
