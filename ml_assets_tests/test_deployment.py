@@ -46,7 +46,8 @@ def test_the_documented_deployment_keeps_runs_logs_and_tables_where_it_says(tmp_
                 "-W",
                 "ignore",
                 "-c",
-                "import dagster as dg; i = dg.DagsterInstance.get(); print(i.get_runs_count(), "
+                "import dagster as dg; i = dg.DagsterInstance.get(); "
+                "print(i.run_launcher.supports_check_run_worker_health, i.get_runs_count(), "
                 "sorted(i.get_materialized_partitions(dg.AssetKey(['flight_delays', 'raw_flights']))))",
             ],
             env=environment,
@@ -56,7 +57,7 @@ def test_the_documented_deployment_keeps_runs_logs_and_tables_where_it_says(tmp_
             timeout=60,
             check=True,
         )
-        assert told.stdout.strip() == f"1 ['{DAY}']"
+        assert told.stdout.strip() == f"True 1 ['{DAY}']"
         bucket = folder_at(server.address(), Path(), server.settings)
         names = [found.name for found in bucket.find("**/*")]
         logs = [name for name in names if name.startswith("dagster/logs/")]

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from ml_assets.notices import Notice, Severity, run_link
-from ml_assets.orchestration.backtest import BACKTEST
+from ml_assets.orchestration.conditions import pages_of
 from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
 from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.weekly import GATE
@@ -194,7 +194,10 @@ class _Run:
         first = tags.get("dagster/asset_partition_range_start") or tags.get("dagster/partition")
         last = tags.get("dagster/asset_partition_range_end") or tags.get("dagster/partition")
         case = self.cases[key.path[0]]
-        whole = {BACKTEST, *(name for table in case.dimensions for name in (table.raw_name, table.name, table.rejected_name))}
+        whole = {
+            *pages_of(case),
+            *(name for table in case.dimensions for name in (table.raw_name, table.name, table.rejected_name)),
+        }
         if not first or not last or key.path[-1] in whole:
             return [None]
         definition = case_weeks(case) if key.path[-1] in WEEKLY else case_days(case)
@@ -309,7 +312,7 @@ def _error_lines(event: dg.DagsterEvent) -> Iterator[str]:
 
 def _position(case: UseCase, key: dg.AssetKey) -> tuple[str, int, str]:
     """Where in the order of the pipeline an asset comes."""
-    order = [*daily_tables_of(case, list(recipes(case))), *WEEKLY, BACKTEST]
+    order = [*daily_tables_of(case, list(recipes(case))), *WEEKLY, *pages_of(case)]
     name = key.path[-1]
     return case.name, order.index(name) if name in order else len(order), name
 
