@@ -8,7 +8,7 @@ daemon is killed (SIGKILL, with its runs) nine times and the web server five tim
 those that `ml-assets run` makes of the same deliveries in one go. Ends with status 1 when something is not right, or when there were
 more than twelve runs a day.
 
-Takes a quarter of an hour on two idle cores.
+Takes half an hour on two idle cores.
 """
 
 import random
