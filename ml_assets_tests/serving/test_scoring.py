@@ -91,19 +91,20 @@ def test_killed_four_times_it_still_does(
     """The client asks again; what was kept is not counted twice, and what was not is scored then."""
     answers: list[bytes] = []
     address = request.getfixturevalue("in_valkey") if store == "valkey" else None
-    dice, kills = random.Random(4), 0
+    dice = random.Random(4)
+    killed_at: list[int] = []
+    """How many answers there were."""
     with serving("--workers", "2", store=address) as service:
         done = threading.Event()
 
         def kill() -> None:
-            nonlocal kills
             for share in (0.15, 0.4, 0.6, 0.85):
                 while len(answers) < share * len(world.features):
                     time.sleep(0.01)
                 time.sleep(dice.random() / 100)
+                killed_at.append(len(answers))
                 service.kill()
                 service.start()
-                kills += 1
             done.set()
 
         killer = threading.Thread(target=kill)
@@ -113,11 +114,16 @@ def test_killed_four_times_it_still_does(
         service.stop()
 
     assert done.is_set()
-    assert kills == 4
+    assert len(killed_at) == 4
     require_same(world, answers)
     entries = logged(service)
     assert len({entry["event_id"] for entry in entries}) == len(entries), "an event that was answered again is logged once"
-    assert len(entries) > 0.95 * len(answers)
+    lines = {entry["event_id"] for entry in entries}
+    lost = [position for position, answer in enumerate(answers) if json.loads(answer)["event_id"] not in lines]
+    # By number and not by share: of 20 ms before a kill there are 20 on an idle machine, and 85 were seen on a busy one. What was kept
+    # and not answered is answered later, when the client asks again.
+    stray = [position for position in lost if not any(-200 < position - kill < 100 for kill in killed_at)]
+    assert stray == [], "only what was answered just before a kill, or was to be, is missing in the log"
 
 
 def test_an_event_that_is_sent_again_gets_its_answer(world: Any, serving: Callable[..., Any]) -> None:
