@@ -49,7 +49,7 @@ def overview_of(case: UseCase, store: Store) -> Overview:
         performance=_performance(case, store),
         drift=tables.read("drift_report")
         if tables.ledger("drift_report")
-        else pd.DataFrame({"day": [], "feature": [], "psi": [], "drifted": []}),
+        else pd.DataFrame({"day": [], "feature": [], "psi": [], "watched": [], "drifted": []}),
         shadows=shadow.comparisons(case, store) if case.monitoring.shadow else [],
         monitoring=case.monitoring,
     )

@@ -56,6 +56,7 @@ DRIFT_COLUMNS = (
     Column(
         name="importance", dtype=DType.FLOAT64, description="share of the model's gain that the feature has", minimum=0, maximum=1
     ),
+    Column(name="watched", dtype=DType.INT64, description="1 unless the case expects the feature to drift"),
     Column(name="drifted", dtype=DType.INT64, description="1 where the index is over its limit and the feature is watched"),
     Column(name="moved", dtype=DType.STRING, description="the bin whose share changed most, and from what to what"),
 )
@@ -139,12 +140,12 @@ def drift_findings(rows: pd.DataFrame, days: Sequence[Day], monitoring: Monitori
 
 
 def drift_figures(rows: pd.DataFrame) -> dict[Day, dict[str, float | int | str]]:
-    """For each day what a plot over days tells: the score's index, the worst feature's, how many drifted, and their share of the gain."""
+    """For each day what a plot over days tells: the index of the score and the worst watched one, how many drifted, their share of gain."""
     is_score, drifted = rows["feature"] == SCORE, rows["drifted"] == 1
     carried = rows["importance"].where(drifted & ~is_score, 0.0).groupby(rows["day"]).sum().to_dict()
     many = (drifted & ~is_score).groupby(rows["day"]).sum().to_dict()
     of_score = rows[is_score].set_index("day")
-    known = rows[~is_score & rows["psi"].notna()].sort_values("psi", kind="stable")
+    known = rows[~is_score & (rows["watched"] == 1) & rows["psi"].notna()].sort_values("psi", kind="stable")
     worst = known.drop_duplicates("day", keep="last").set_index("day")[["psi", "feature"]].to_dict("index")
     found = {}
     for day, score in of_score.to_dict("index").items():
@@ -162,11 +163,11 @@ def drift_figures(rows: pd.DataFrame) -> dict[Day, dict[str, float | int | str]]
 
 
 def drift_markdown(rows: pd.DataFrame, *, most: int = 15) -> str:
-    """The features of a day that moved furthest, as a Markdown table."""
-    ordered = rows.sort_values("psi", ascending=False, kind="stable").head(most)
+    """The features of a day that moved furthest, those that are watched first, as a Markdown table."""
+    ordered = rows.sort_values(["watched", "psi"], ascending=False, kind="stable").head(most)
     lines = ["| feature | PSI | JS bits | share of gain | missing | moved most |", "|---|---|---|---|---|---|"]
     for row in ordered.to_dict("records"):
-        mark = " **drifted**" if row["drifted"] else ""
+        mark = " **drifted**" if row["drifted"] else "" if row["watched"] else " (expected to)"
         psi, js = ("undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in ("psi", "jensen_shannon"))
         nulls = "" if math.isnan(row["null_share"]) else f"{row['null_share']:.1%} (was {row['reference_null_share']:.1%})"
         lines.append(f"| {row['feature']}{mark} | {psi} | {js} | {row['importance']:.1%} | {nulls} | {row['moved']} |")
@@ -224,6 +225,7 @@ def _of_column(
             "null_share": np.where(totals > 0, nulls, np.nan),
             "reference_null_share": sketch.null_share,
             "importance": reference.importance.get(name, 0.0),
+            "watched": int(watched),
             "drifted": drifted.astype(np.int64),
             "moved": _moved(counts, sketch),
             "day": list(days),

@@ -25,19 +25,20 @@ DRIFTED, CALM = "#D55E00", "#0072B2"
 
 
 def drift_bars(of_day: pd.DataFrame, *, limit: float) -> bytes:
-    """The population stability index of the features that moved furthest on a day, and of the score; 640 by 420 pixels.
+    """The population stability index of the watched features that moved furthest on a day, and of the score; 640 by 420 pixels.
 
     Args:
         of_day: `DRIFT_COLUMNS` of one day.
         limit: of a feature, drawn as a line.
     """
-    known = of_day[of_day["psi"].notna()]
+    watched = of_day[of_day["watched"] == 1]
+    known = watched[watched["psi"].notna()]
     is_score = known["feature"] == SCORE
     furthest = known[~is_score].sort_values("psi", ascending=False, kind="stable").head(MOST_FEATURES - 1)
     shown = pd.concat([known[is_score], furthest]).iloc[::-1]
-    drifted = int(of_day["drifted"].sum())
+    drifted = int(watched["drifted"].sum())
     figure, axes = sheet(
-        f"{drifted} of {len(of_day)} distributions drifted" if len(known) else "Too few events to say anything about drift"
+        f"{drifted} of {len(watched)} watched distributions drifted" if len(known) else "Too few events to say anything about drift"
     )
     axes.barh(range(len(shown)), shown["psi"], color=np.where(shown["drifted"] == 1, DRIFTED, CALM).tolist(), height=0.7)
     for tick in axes.set_yticks(range(len(shown)), [short(name) for name in shown["feature"]], fontsize=8.5):

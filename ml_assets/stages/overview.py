@@ -151,8 +151,8 @@ def _drift(found: Overview) -> list[Picture]:
     if found.drift.empty:
         return []
     of_score = found.drift[found.drift["feature"] == SCORE].set_index("day")["psi"]
-    of_features = found.drift[found.drift["feature"] != SCORE].groupby("day")["psi"].max()
-    both = pd.DataFrame({"score": of_score, "worst feature": of_features})
+    watched = found.drift[(found.drift["feature"] != SCORE) & (found.drift["watched"] == 1)]
+    both = pd.DataFrame({"score": of_score, "worst watched feature": watched.groupby("day")["psi"].max()})
     latest = found.drift["day"].max()
     bars = monitor_pictures.drift_bars(found.drift[found.drift["day"] == latest], limit=found.monitoring.max_psi)
     return [
@@ -160,7 +160,7 @@ def _drift(found: Overview) -> list[Picture]:
             monitor_pictures.lines(both, title="Drift against the hold-out", unit="PSI", limit=found.monitoring.max_psi),
             f"Population stability index over {found.monitoring.window_days} days: 0.1 to 0.25 changed, above that another population.",
         ),
-        _picture(bars, f"The features that moved furthest, on {latest}."),
+        _picture(bars, f"The watched features that moved furthest, on {latest}."),
     ]
 
 

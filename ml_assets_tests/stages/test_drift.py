@@ -162,6 +162,11 @@ def test_a_feature_of_the_calendar_is_shown_and_not_reported() -> None:
     found = drift_in(rows, [QUIET[6]], Monitoring(expected_to_drift=("number_04",)))
     assert found["drifted"].sum() == 0
     assert found.set_index("feature")["psi"]["number_04"] > 1
+    assert found.loc[found["watched"] == 0, "feature"].tolist() == ["number_04"]
+    assert drift_figures(found)[QUIET[6]]["largest_psi_feature"] != "number_04"
+    shown = drift_markdown(found, most=40)
+    assert "| number_04 (expected to) |" in shown
+    assert shown.index("number_04") > shown.index("number_05"), "what is watched comes first"
 
 
 def test_an_alarm_needs_the_score_or_features_that_matter() -> None:
