@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from ml_assets.sources.mapping import for_own_files
-from ml_assets.use_case import AlertsPerDay, Gate, Investigation, Range, Reported, Search, Slice, Split, Training, UseCase
+from ml_assets.use_case import (
+    AlertsPerDay,
+    Gate,
+    Investigation,
+    Monitoring,
+    Range,
+    Reported,
+    Search,
+    Slice,
+    Split,
+    Training,
+    UseCase,
+)
 from ml_assets.use_cases.card_fraud.features import FEATURES
 from ml_assets.use_cases.card_fraud.schema import CHARGEBACKS, SETTLED_AFTER, TIMEZONE, TRANSACTIONS
 from ml_assets.use_cases.card_fraud.source import FILES, START
@@ -84,5 +96,8 @@ CARD_FRAUD = UseCase(
             logistic=(Range(name="inverse_penalty", low=1e-4, high=10.0, log=True),),
         ),
     ),
+    monitoring=Monitoring(
+        max_psi_of_score=0.2
+    ),  # scores are of the refit and compared with those of what was judged: up to 0.14 apart
     configure=configure,
 )
