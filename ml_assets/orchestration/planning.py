@@ -130,11 +130,15 @@ def automatic_days(case: UseCase, store: Store, recipe: Recipe, days: Sequence[D
     """
     made_from, _ = expected_inputs(case, store, recipe, days)
     stale = {day: made_from[day] for day in not_made_from(case, store, recipe, made_from)}
-    delivered = {name for table in case.tables for name in (table.raw_name, table.name)}
-    if case.monitoring.remake_late or recipe.table in delivered:
+    if case.monitoring.remake_late or recipe.table in delivered_tables(case):
         return stale
     made = store.tables(case).ledger(recipe.table)
     return {day: inputs for day, inputs in stale.items() if day not in made}
+
+
+def delivered_tables(case: UseCase) -> list[str]:
+    """What comes from outside: each table raw, and clean."""
+    return [name for table in case.tables for name in (table.raw_name, table.name)]
 
 
 def recipes(case: UseCase) -> dict[str, Recipe]:

@@ -17,7 +17,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from ml_assets.clock import Clock, read_clock
 from ml_assets.orchestration.conditions import BY_CONDITION
 from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
-from ml_assets.orchestration.planning import Recipe, automatic_days, recipes
+from ml_assets.orchestration.planning import Recipe, automatic_days, delivered_tables, recipes
 from ml_assets.orchestration.sensors import CASE_TAG, RANGE, request_days
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY, TooFewDaysError, plan, stale_weeks
@@ -55,7 +55,7 @@ def due_of(case: UseCase) -> list[Due]:
             description="Days that are over and not ingested, or not as they were delivered; one that did not come is red afterwards.",
             cron=f"0 {INGEST_HOUR} * * *",
             hour=INGEST_HOUR,
-            assets=[*(extract.name for extract in case.extracts), *daily_tables_of(case, _delivered(case))],
+            assets=[*(extract.name for extract in case.extracts), *daily_tables_of(case, delivered_tables(case))],
             ask=ask_for_deliveries,
         ),
         Due(
@@ -192,10 +192,6 @@ def _schedule(case: UseCase, due: Due) -> dg.ScheduleDefinition:
         return due.ask(case, store, context.instance) or dg.SkipReason("nothing is missing")
 
     return ask
-
-
-def _delivered(case: UseCase) -> list[str]:
-    return [name for table in case.tables for name in (table.raw_name, table.name)]
 
 
 def _requests(

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ml_assets.stages import monitor_pictures
-from ml_assets.stages.drift import SCORE
+from ml_assets.stages.drift import drift_figures
 from ml_assets.stages.report import template
 from ml_assets.stages.shadow import Compared
 from ml_assets.use_case import Day, Monitoring, day_range
@@ -150,9 +150,8 @@ def _performance(found: Overview) -> list[Picture]:
 def _drift(found: Overview) -> list[Picture]:
     if found.drift.empty:
         return []
-    of_score = found.drift[found.drift["feature"] == SCORE].set_index("day")["psi"]
-    watched = found.drift[(found.drift["feature"] != SCORE) & (found.drift["watched"] == 1)]
-    both = pd.DataFrame({"score": of_score, "worst watched feature": watched.groupby("day")["psi"].max()})
+    figures = pd.DataFrame.from_dict(drift_figures(found.drift), orient="index").sort_index()
+    both = figures.reindex(columns=["score_psi", "largest_psi"]).set_axis(["score", "worst watched feature"], axis="columns")
     latest = found.drift["day"].max()
     bars = monitor_pictures.drift_bars(found.drift[found.drift["day"] == latest], limit=found.monitoring.max_psi)
     return [
