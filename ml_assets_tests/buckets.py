@@ -110,7 +110,7 @@ def running_s3() -> Iterator[ObjectServer]:
             folder=Path(folder),
         )
         with _started(server):
-            _make_s3_bucket(server)
+            server.health = _kept_in_s3(server)
             yield server
 
 
@@ -151,17 +151,24 @@ def _started(server: ObjectServer) -> Iterator[ObjectServer]:
         server.stop(signal.SIGKILL)
 
 
-def _make_s3_bucket(server: ObjectServer) -> None:
+def _kept_in_s3(server: ObjectServer) -> str:
+    """Makes the bucket, and an object beside it whose URL it returns: started again on a busy machine,
+    SeaweedFS calls itself healthy up to five seconds before it gives out what it kept."""
     import boto3
 
     settings = server.settings
-    boto3.client(
+    client = boto3.client(
         "s3",
         endpoint_url=settings["AWS_ENDPOINT_URL"],
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
         region_name=settings["AWS_REGION"],
-    ).create_bucket(Bucket=BUCKET)
+    )
+    for bucket in (BUCKET, "health"):
+        client.create_bucket(Bucket=bucket)
+    kept = {"Bucket": "health", "Key": "kept"}
+    client.put_object(**kept, Body=bytes(100_000))  # of a few bytes it would need no volume
+    return client.generate_presigned_url("get_object", Params=kept, ExpiresIn=24 * 3600)
 
 
 def _answers(url: str) -> bool:
