@@ -312,8 +312,11 @@ def _case(name: str) -> UseCase:
 
 def _partitions(case: UseCase, tables: list[str]) -> list[str]:
     """The partition keys that these assets have in common."""
-    undated = [name for table in case.dimensions for name in (table.raw_name, table.name)]
-    kinds = {"days": [name for name in recipes(case) if name not in undated], "weeks": list(WEEKLY), "no partitions": undated}
+    kinds = {
+        "days": [name for name in recipes(case) if name not in case.undated],
+        "weeks": list(WEEKLY),
+        "no partitions": [name for name in recipes(case) if name in case.undated],
+    }
     known = [name for names in kinds.values() for name in names]
     if unknown := [name for name in tables if name not in known]:
         _fail(f"no asset {', '.join(unknown)} in {case.name}; there are {', '.join(known)}")

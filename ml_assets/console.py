@@ -61,7 +61,7 @@ def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], sec
         )
         out.print(f"{done}, {seconds:.0f} s; {checks_in_words(results)}")
     rows = Table("table", "days", "rows", box=None, header_style="bold")
-    names = [name for table in case.tables for name in (table.raw_name, table.name, table.rejected_name)]
+    names = [name for table in case.tables for name in table.assets]
     for name in (*names, "labels", "features", "scores", "live_performance"):
         ledger = tables.ledger(name)
         rows.add_row(name, f"{len(ledger):,}", f"{sum(entry.rows for entry in ledger.values()):,}")

@@ -159,6 +159,11 @@ class Table:
     def rejected_name(self) -> str:
         return f"rejected_{self.name}"
 
+    @property
+    def assets(self) -> tuple[str, str, str]:
+        """As it is delivered, as it is cleaned, and what is refused of it."""
+        return self.raw_name, self.name, self.rejected_name
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extract:
@@ -541,6 +546,11 @@ class UseCase:
     @property
     def dimensions(self) -> tuple[Table, ...]:
         return tuple(table for table in self.tables if not table.daily)
+
+    @property
+    def undated(self) -> frozenset[str]:
+        """The assets of tables that are not delivered by day: they have no partitions."""
+        return frozenset(name for table in self.dimensions for name in table.assets)
 
     @property
     def lookback_days(self) -> int:

@@ -361,7 +361,7 @@ def _score_days(days: Days, version: str, chosen: Sequence[Day], rows: pd.DataFr
 
 def _kind_of(case: UseCase, table: str) -> str:
     for declared in case.tables:
-        kinds = {declared.raw_name: "raw", declared.name: "clean", declared.rejected_name: "rejected"}
+        kinds = dict(zip(declared.assets, ("raw", "clean", "rejected"), strict=True))
         if table in kinds:
             return kinds[table]
     return "extract" if table in [extract.name for extract in case.extracts] else table

@@ -121,12 +121,12 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     for table in case.dimensions:
         changed = any(stale_days(case, runner.store, known[name], [WHOLE]) for name in (table.raw_name, table.name))
         if changed or _without_its_rejected(runner, table):
-            runner.run([table.raw_name, table.name, table.rejected_name], WHOLE, WHOLE, title=table.name)
+            runner.run(table.assets, WHOLE, WHOLE, title=table.name)
     extracts = [extract.name for extract in case.extracts]
     for name in extracts:  # each by itself: no job is started for a day because something else of the day is stale
         _settle(runner, [known[name]], days)
     apart = {*chain.from_iterable(AFTER_DEPLOYMENT), *extracts}
-    before = [name for name, recipe in known.items() if name not in apart and not _undated(case, name) and not recipe.on_demand]
+    before = [name for name, recipe in known.items() if name not in apart and name not in case.undated and not recipe.on_demand]
     _settle(runner, [known[name] for name in before], days)
     possible, missing = possible_weeks(case, runner.store, weeks)
     for reason in missing:
@@ -179,7 +179,3 @@ def _told(runner: Runner, table: str) -> set[str]:
 def _count(case: UseCase, first: Day, last: Day, *, weekly: bool) -> int:
     keys = (case_weeks(case) if weekly else case_days(case)).get_partition_keys()
     return 1 if first == WHOLE else sum(first <= key <= last for key in keys)
-
-
-def _undated(case: UseCase, name: str) -> bool:
-    return any(name in (table.raw_name, table.name) for table in case.dimensions)

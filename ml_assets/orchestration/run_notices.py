@@ -194,11 +194,7 @@ class _Run:
         first = tags.get("dagster/asset_partition_range_start") or tags.get("dagster/partition")
         last = tags.get("dagster/asset_partition_range_end") or tags.get("dagster/partition")
         case = self.cases[key.path[0]]
-        whole = {
-            *pages_of(case),
-            *(name for table in case.dimensions for name in (table.raw_name, table.name, table.rejected_name)),
-        }
-        if not first or not last or key.path[-1] in whole:
+        if not first or not last or key.path[-1] in case.undated.union(pages_of(case)):
             return [None]
         definition = case_weeks(case) if key.path[-1] in WEEKLY else case_days(case)
         return [each for each in definition.get_partition_keys() if first <= each <= last]

@@ -29,7 +29,6 @@ _ALL_SEEN = str(2**62)
 
 def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
     """For each recipe in which more decides than whole days of its inputs, an asset that stands for it."""
-    undated = {table.raw_name for table in case.dimensions}
     extracts = {extract.name for extract in case.extracts}
     for recipe in _observing(case):
         deps = [
@@ -48,7 +47,7 @@ def observed_assets(case: UseCase) -> Iterator[dg.AssetSpec]:
             group_name=f"{case.name}/{_GROUPS.get(recipe.also_named, 'raw')}",
             kinds={"observed"},
             owners=[case.owner],
-            partitions_def=None if recipe.table in undated else case_days(case),
+            partitions_def=None if recipe.table in case.undated else case_days(case),
         )
 
 

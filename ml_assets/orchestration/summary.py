@@ -43,9 +43,8 @@ def stale(case: UseCase, store: Store) -> list[Staleness]:
     for name, recipe in recipes(case).items():
         if recipe.on_demand:
             continue
-        undated = any(name in (table.raw_name, table.name) for table in case.dimensions)
         published = tables.ledger(name)
-        wanted = stale_days(case, store, recipe, [WHOLE] if undated else days)
+        wanted = stale_days(case, store, recipe, [WHOLE] if name in case.undated else days)
         found.append(
             Staleness(
                 asset=name,
