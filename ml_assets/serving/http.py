@@ -209,6 +209,7 @@ class _Exchange:
     disconnected = waiting_for_100_continue = response_complete = False
     more_body = keep_alive = True
     body = b""
+    _asked = False
 
     def __init__(self, connection: "Connection", direct: Direct, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._connection, self._direct, self._headers = connection, direct, headers
@@ -219,10 +220,11 @@ class _Exchange:
         return self
 
     def set(self) -> None:
-        """Uvicorn has news: more of the body, its end, or that of the connection."""
+        """Uvicorn has news: more of the body, its end, or that of the connection, which comes after the answer, too."""
         if self.more_body:
             self._connection.flow.resume_reading()  # uvicorn pauses it, for those who take a body in parts
-        elif not self.disconnected:
+        elif not self._asked and not self.disconnected:
+            self._asked = True
             self._direct(self._headers, self.body, self._answer)
 
     def _answer(self, response: Response) -> None:

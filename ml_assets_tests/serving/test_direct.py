@@ -19,8 +19,10 @@ class Both:
     def __init__(self) -> None:
         self.direct = {b"/now": self.now, b"/later": self.later, b"/wrong": self.wrong}
         self._waiting: list[Answer] = []
+        self.asked: list[bytes] = []
 
     def now(self, _headers: Sequence[tuple[bytes, bytes]], body: bytes, answer: Answer) -> None:
+        self.asked.append(body)
         answer(Response(b"direct " + body))
         while self._waiting:
             self._waiting.pop()(Response(b"late"))
@@ -50,9 +52,14 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def both() -> Both:
+    return Both()
+
+
+@pytest.fixture(scope="module")
+def port(both: Both) -> Iterator[int]:
     config = uvicorn.Config(
-        Both(), http="ml_assets.serving.http:Connection", port=free_port(), proxy_headers=False, log_level="warning", loop="asyncio"
+        both, http="ml_assets.serving.http:Connection", port=free_port(), proxy_headers=False, log_level="warning", loop="asyncio"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -125,6 +132,17 @@ def test_answers_come_in_the_order_of_the_requests(port: int) -> None:
         # Behind one that waits for ASGI, also those are answered by it that would not be.
         assert [each.split()[1] for each in found] == [each.split()[1] for each in expected]
     assert said(port, *kinds, count=9, pause=0.02) == expected
+
+
+def test_a_request_is_asked_once_however_its_connection_ends(port: int, both: Both) -> None:
+    """Uvicorn tells of the end of a connection as it tells of that of a body: what was answered 503 would be scored after all."""
+    before = len(both.asked)
+    assert said(port, request(body=b"once"), count=1) == [b"direct once"]
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request(body=b"unread"))
+    assert said(port, request(body=b"end"), count=1) == [b"direct end"]
+    time.sleep(0.2)  # the ends of the connections are seen
+    assert sorted(both.asked[before:]) == [b"end", b"once", b"unread"]
 
 
 def test_one_that_is_answered_later_holds_up_its_connection_alone(port: int) -> None:
