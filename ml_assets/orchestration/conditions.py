@@ -10,12 +10,14 @@ missing or refused, and that must not hold it up; content that comes again uncha
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
@@ -51,6 +53,32 @@ def pages_of(case: UseCase) -> dict[str, Page]:
     return {page.name: page for page in pages}
 
 
+class Seen:
+    """Versions and decisions of a case, read once a tick for all of its conditions: most ticks do nothing else."""
+
+    def __init__(self, case: UseCase, store: Store) -> None:
+        self._case, self._store = case, store
+        self._by_tick: WeakKeyDictionary[AssetGraphView, dict[str, Any]] = WeakKeyDictionary()
+
+    def version(self, tick: AssetGraphView, table: str) -> int:
+        """The latest of a table."""
+        return int(self._once(tick, table, lambda: self._store.tables(self._case).version(table)))
+
+    def decided(self, tick: AssetGraphView) -> str:
+        """Hash of what is deployed, decided and reported."""
+        return str(self._once(tick, "", self._decided))
+
+    def _decided(self) -> str:
+        models, case = self._store.models, self._case.name
+        return fingerprint(models.deployments(case), len(models.decisions.all(case)), sorted(models.reports(case)))
+
+    def _once(self, tick: AssetGraphView, name: str, read: Callable[[], Any]) -> Any:
+        of_tick = self._by_tick.setdefault(tick, {})
+        if name not in of_tick:
+            of_tick[name] = read()
+        return of_tick[name]
+
+
 @dataclass(frozen=True, eq=False)
 class Stale(dg.AutomationCondition[dg.AssetKey]):
     """True for the partitions that can be made, are not made from what is published now, and were not asked for from the very same before.
@@ -62,6 +90,7 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
     case: UseCase
     table: str
     store: Store
+    seen: Seen
 
     @property
     def name(self) -> str:
@@ -84,8 +113,8 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         before = context.get_previous_requested_subset(context.key)
         requested = _keys(before) if before is not None else set()
         asked = {**memory.get("asked", {}), **{day: made for day, made in memory.get("wanted", {}).items() if day in requested}}
-        state = self._state()
-        stale = memory["stale"] if state is not None and state == memory.get("state") else self._stale()
+        state = self._state(context.asset_graph_view)
+        stale = memory["stale"] if state is not None and state == memory.get("state") else self._stale(state)
         wanted = {day: made for day, made in stale.items() if asked.get(day) != made}
         kept = {day: made for day, made in asked.items() if day in stale}
         chosen = {*wanted, *self._that_follow(context)}
@@ -96,9 +125,9 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
             context, true.compute_intersection(context.candidate_subset), cursor=json.dumps(cursor, sort_keys=True)
         )
 
-    def _stale(self) -> dict[Day, str]:
+    def _stale(self, state: str | None) -> dict[Day, str]:
         if (page := pages_of(self.case).get(self.table)) is not None:
-            return {WHOLE: self._state() or ""} if page.is_stale(self.case, self.store) else {}
+            return {WHOLE: state or ""} if page.is_stale(self.case, self.store) else {}
         return stale_inputs(self.case, self.store, recipes(self.case)[self.table])
 
     def _that_follow(self, context: AutomationContext[dg.AssetKey]) -> set[Day]:
@@ -112,22 +141,15 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
             return set(shadow_versions(self.case, self.store, days))
         return set(days) if upstream == "live_performance" else set(self.store.models.in_force_on(self.case.name, days))
 
-    def _state(self) -> str | None:
-        """Changes whenever something may have become stale; None where only a look can tell. A quiet tick costs a few milliseconds."""
+    def _state(self, tick: AssetGraphView) -> str | None:
+        """Changes whenever something may have become stale; None where only a look can tell."""
         if self.table == "prediction_log":
             return None
-        tables, models = self.store.tables(self.case), self.store.models
         known = recipes(self.case)
         own = known.get(self.table)
         inputs = {self.table, *(each.table for each in own.inputs)} if own else set(known)
-        versions = {name: tables.version(name) for name in sorted(inputs)}
-        codes = own.code if own else ""
-        decided = [
-            models.deployments(self.case.name),
-            len(models.decisions.all(self.case.name)),
-            sorted(models.reports(self.case.name)),
-        ]
-        return fingerprint(versions, codes, decided)
+        versions = {name: self.seen.version(tick, name) for name in sorted(inputs)}
+        return fingerprint(versions, own.code if own else "", self.seen.decided(tick))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +189,7 @@ def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]
     pages = pages_of(case)
     clock = read_clock(store.local, case.name)
     fresh = freshness(clock) if case.end is None or clock.now() < case.starts(case.end) else None
+    seen = Seen(case, store)
     quiet = ~dg.AutomationCondition.in_progress() & ~dg.AutomationCondition.any_deps_in_progress()
 
     def with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -175,7 +198,7 @@ def automated(case: UseCase, store: Store, assets: Sequence[dg.AssetsDefinition]
             spec = spec.replace_attributes(freshness_policy=fresh)
         if table not in BY_CONDITION and table not in pages:
             return spec
-        condition = Stale(case, table, store) & quiet
+        condition = Stale(case, table, store, seen) & quiet
         return spec.replace_attributes(automation_condition=condition & ~Coming(case.name) if table in pages else condition)
 
     return [asset for asset in dg.map_asset_specs(with_condition, assets) if isinstance(asset, dg.AssetsDefinition)]

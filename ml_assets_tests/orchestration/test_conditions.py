@@ -40,7 +40,14 @@ class World:
     instance: dg.DagsterInstance
     case: UseCase = CASE
     cursor: AssetDaemonCursor | None = None
-    requested: dict[str, set[Day]] = field(default_factory=dict)
+    _built: list[tuple[UseCase, dg.Definitions]] = field(default_factory=list)
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        """Built once for a case, as a code server holds them from tick to tick."""
+        if not self._built or self._built[-1][0] is not self.case:
+            self._built.append((self.case, build_defs([self.case], store=self.store)))
+        return self._built[-1][1]
 
     def put(self, table: str, days: Iterable[Day], *, value: int = 0, inputs: str = "given") -> None:
         days = list(days)
@@ -67,17 +74,16 @@ class World:
 
     def tick(self) -> dict[str, list[Day]]:
         """What is asked for, by table; the cursor is kept."""
-        definitions = build_defs([self.case], store=self.store)
         names = [*DAILY, "performance_report", "prediction_log", *pages_of(self.case)]
         looked_at = dg.AssetSelection.assets(*([self.case.name, name] for name in names))
-        found = dg.evaluate_automation_conditions(definitions, self.instance, asset_selection=looked_at, cursor=self.cursor)
+        found = dg.evaluate_automation_conditions(self.definitions, self.instance, asset_selection=looked_at, cursor=self.cursor)
         self.cursor = found.cursor
         asked = {name: found.get_requested_partitions(dg.AssetKey([self.case.name, name])) for name in names}
         return {name: sorted(day or WHOLE for day in days) for name, days in asked.items() if days}
 
     def start(self, table: str, first: Day, last: Day) -> None:
         """A run that does not end."""
-        job = build_defs([self.case], store=self.store).resolve_implicit_global_asset_job_def()
+        job = self.definitions.resolve_implicit_global_asset_job_def()
         self.instance.create_run_for_job(
             job,
             asset_selection=frozenset(dg.AssetKey([self.case.name, name]) for name in daily_tables_of(self.case, [table])),
