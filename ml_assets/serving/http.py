@@ -290,7 +290,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete and not self._lacks_body):
+        is_asked = self.cycle is not None and not self.cycle.response_complete and not self._lacks_body
+        if self.transport.is_closing() or is_asked or self._is_idle:
             self._stop_waiting()
             return
         self._bytes_of_head += len(data)
@@ -298,6 +299,11 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, "too_large", f"the head of a request has at most {MOST_BYTES_OF_HEAD:,} bytes")
         else:
             self._wait()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether all that came is answered, and nothing of the next has come."""
+        return self.timeout_keep_alive_task is not None and not self._in_head
 
     @property
     def _lacks_body(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from ml_assets.serving.http import MOST_BYTES, Answer, HttpError, Receive, Response, Scope, Send, error_response
+from ml_assets.serving.http import MOST_BYTES, MOST_BYTES_OF_HEAD, Answer, HttpError, Receive, Response, Scope, Send, error_response
 from ml_assets_tests.serving.conftest import free_port
 
 
@@ -143,6 +143,14 @@ def test_a_request_is_asked_once_however_its_connection_ends(port: int, both: Bo
     assert said(port, request(body=b"end"), count=1) == [b"direct end"]
     time.sleep(0.2)  # the ends of the connections are seen
     assert sorted(both.asked[before:]) == [b"end", b"once", b"unread"]
+
+
+def test_a_connection_in_use_is_not_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is one of each request, and so is the limit of its head: both begin anew after an answer that is there at once."""
+    many = [request(body=b"y" * 1000)] * (MOST_BYTES_OF_HEAD // 1000 + 1)
+    assert said(port, *many, request()[:20], request()[20:], count=len(many) + 1, pause=0.005)[-1] == b"direct x"
+    monkeypatch.setattr("ml_assets.serving.http.MOST_SECONDS", 0.5)
+    assert said(port, *[request()] * 15, count=15, pause=0.1) == [b"direct x"] * 15
 
 
 def test_one_that_is_answered_later_holds_up_its_connection_alone(port: int) -> None:
