@@ -214,6 +214,10 @@ def main(
         shutil.rmtree(made.folder, ignore_errors=True)
         bank.make(made.folder)
     compared = (stacks if other_stacks else servers)(made, folder)
+    if unknown := set(only or ()) - set(compared):
+        raise typer.BadParameter(
+            f"no server is called {', '.join(sorted(unknown))}; there are: {'; '.join(compared)}", param_hint="--only"
+        )
     asked = [(name, workers) for name in only or compared for workers in ((1,) if other_stacks else WORKERS)]
     found: dict[tuple[str, int], list[Run]] = {each: [] for each in asked}
     for number in range(1, rounds + 1):
