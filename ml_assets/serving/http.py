@@ -312,7 +312,9 @@ class Connection(HttpToolsProtocol):
         return isinstance(cycle, _Exchange) and cycle.more_body
 
     def on_response_complete(self) -> None:
+        """Deadline and size of a head end with the request: the next one has its own."""
         super().on_response_complete()
+        self._stop_waiting()
         if self._in_head and not self.transport.is_closing():  # a part of the next one came with the last
             self._wait()
 

@@ -151,6 +151,18 @@ def test_a_connection_in_use_is_not_closed(port: int, monkeypatch: pytest.Monkey
     assert said(port, *many, request()[:20], request()[20:], count=len(many) + 1, pause=0.005)[-1] == b"direct x"
     monkeypatch.setattr("ml_assets.serving.http.MOST_SECONDS", 0.5)
     assert said(port, *[request()] * 15, count=15, pause=0.1) == [b"direct x"] * 15
+    assert said(port, *[request()] * 2, count=2, pause=1.0) == [b"direct x"] * 2
+
+
+def test_a_connection_on_which_always_some_of_the_next_request_has_come_is_not_closed(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, count = request(body=b"y" * 3000), 30
+    starts = range(20, len(one) * count, len(one))
+    parts = [one[:20], *((one * count)[start : start + len(one)] for start in starts)]
+    assert len(one) * count > MOST_BYTES_OF_HEAD
+    monkeypatch.setattr("ml_assets.serving.http.MOST_SECONDS", 1.5)
+    assert said(port, *parts, count=count, pause=0.1) == [b"direct " + b"y" * 3000] * count
 
 
 def test_one_that_is_answered_later_holds_up_its_connection_alone(port: int) -> None:
