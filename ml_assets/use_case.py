@@ -37,6 +37,19 @@ class DType(StrEnum):
     TIMESTAMP = "timestamp[us, UTC]"
 
 
+class Spelling(StrEnum):
+    """The one way in which the values of a text column are written, whatever a source delivers and the scorer is sent.
+
+    `TEXT`: as delivered, without white space around it. `WHOLE`: a whole number, so that 17, 17.0 and 1.7e1 are 17; one with leading zeros
+    is a text and no number. `BOOLEAN`: true or false. `UUID`: small letters with hyphens.
+    """
+
+    TEXT = "text"
+    WHOLE = "whole"
+    BOOLEAN = "boolean"
+    UUID = "uuid"
+
+
 class Severity(StrEnum):
     """`ERROR`: the contract is broken, the day is not published. `WARN`: unusual, published, and said so."""
 
@@ -64,6 +77,8 @@ class Column:
     fill: float | str | None = None
     impossible: Literal["reject", "blank"] = "reject"
     known_at: str | None = None
+    spelling: Spelling = Spelling.TEXT
+    """Of a text; a value that cannot be written so rejects its row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +147,17 @@ class Intake:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Corrections:
+    """Rows that replace an earlier row with their key: the one with the greatest value in a clean column counts.
+
+    One that is delivered up to `within_days` after the day of the first row takes its place; a later one is rejected, with that reason.
+    """
+
+    by: str
+    within_days: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """A table of the case: what is delivered, what it becomes, and what it must keep.
 
@@ -150,6 +176,11 @@ class Table:
     max_rejected_share: float = 0.05
     intake: Intake | None = None
     """None: the online scorer takes no rows of this table."""
+    time: str | None = None
+    """Delivered column whose time has to lie on the day under which a row is delivered, or at most `late_days` before it; None: not asked."""
+    late_days: int = 0
+    corrections: "Corrections | None" = None
+    """None: of rows with one key the first counts, and a later one that contradicts it is rejected."""
 
     @property
     def raw_name(self) -> str:
@@ -290,13 +321,18 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """The truth about an event: a 0/1 column of the event table, and the column that says when it became known."""
+    """The truth about an event: a column that is 0, 1 or missing, and the column that says when it became known.
+
+    It stands in the event table, or with `table` in one of its own, whose rows come with the event, later, or never, and name it by
+    `event_id`. A missing label is no label: neither a negative nor a fault.
+    """
 
     column: str
     known_at: str
     entities: tuple[str, ...]
     latest_after: timedelta
     """No label becomes known later than this after the start of its event's day."""
+    table: str | None = None
 
     @property
     def settled_after(self) -> timedelta:
