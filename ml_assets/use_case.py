@@ -177,7 +177,7 @@ class Table:
     intake: Intake | None = None
     """None: the online scorer takes no rows of this table."""
     time: str | None = None
-    """Delivered column whose time has to lie on the day under which a row is delivered, or at most `late_days` before it; None: not asked."""
+    """Delivered column whose time lies on the day under which a row is delivered, or up to `late_days` before it; None: not asked."""
     late_days: int = 0
     corrections: "Corrections | None" = None
     """None: of rows with one key the first counts, and a later one that contradicts it is rejected."""
