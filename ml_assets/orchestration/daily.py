@@ -20,10 +20,11 @@ from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, package, point_in_time, score
 from ml_assets.stages.clean import Cleaned, accounting_findings, clean
 from ml_assets.stages.identity import Cause
-from ml_assets.stages.quality import Verdict, audit
+from ml_assets.stages.quality import Finding, Verdict, audit
+from ml_assets.stages.respelling import LOOK_BACK_DAYS, compared_columns, respelling_findings, with_earlier
 from ml_assets.stages.stretches import stretches
 from ml_assets.storage.tables import Tables
-from ml_assets.use_case import WHOLE, Column, Day, DType, Table, UseCase, shift
+from ml_assets.use_case import WHOLE, Column, Day, DType, Label, Table, UseCase, shift
 
 SOURCE_COLUMNS = (
     Column(name="source_file", dtype=DType.STRING, description="where the row was delivered"),
@@ -208,11 +209,23 @@ def _cleaned(
     published = published_elsewhere(days.tables, table, set(delivered["day"]))
     cleaned = clean(delivered, table, timezone=days.case.timezone, days=days.ready, published=published)
     raw = delivered[delivered["day"].isin(days.ready)]
-    verdicts = audit(cleaned.rows, days=days.ready, columns=table.columns, key=table.key, ranges=table.expectations)
+    written = _respelled(days, table, cleaned.rows)
+    verdicts = audit(cleaned.rows, days=days.ready, columns=table.columns, key=table.key, ranges=table.expectations, also=written)
     counts = raw["day"].value_counts().reindex(days.ready, fill_value=0)
     found = accounting_findings(raw, cleaned, table, days.ready)
     accounts = {day: Verdict(day=day, rows=int(counts[day]), findings=tuple(found[day])) for day in days.ready}
     return cleaned, {contract: verdicts, account: accounts}, with_repeats(days.inputs, cleaned.repeats)
+
+
+def _respelled(days: Days, table: Table, rows: pd.DataFrame) -> dict[Day, list[Finding]]:
+    """Whether keys and categories are written as on the days before, which are in these rows or published."""
+    names = compared_columns(days.case, table) if table.daily else []
+    if not names:
+        return {}
+    before = {shift(day, -back) for day in days.ready for back in range(1, LOOK_BACK_DAYS + 1)} - set(days.ready)
+    there = sorted(before & set(days.tables.ledger(table.name)))
+    earlier = days.tables.read(table.name, there, columns=[*names, "day"]) if there else rows.iloc[:0]
+    return respelling_findings(with_earlier(rows, earlier, names), days.ready, names)
 
 
 def labels_asset(case: UseCase) -> dg.AssetsDefinition:
@@ -233,9 +246,14 @@ def label_rows(case: UseCase) -> Stage:
     def make(days: Days) -> Iterator[Made]:
         own = case.label_table if case.label_table != case.events else None
         reports = days.around(own, back=case.settled_days) if own else None
-        rows = labels.label_days(case, days.around(case.events, back=case.settled_days), reports, days.ready)
+        events = days.around(case.events, back=case.settled_days)
+        rows = labels.label_days(case, events, reports, days.ready)
         days.log(f"{len(rows):,} labels became known")
-        verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
+        found = labels.label_findings(rows, days.ready)
+        if reports is not None and isinstance(case.label, Label):
+            about = labels.unmatched_findings(case, events, reports, days.ready)
+            found = {day: [*of_day, *about[day]] for day, of_day in found.items()}
+        verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=found)
         shown = {
             str(day): {"positives": int(of_day.sum()), "positive_share": float(of_day.mean())}
             for day, of_day in rows.groupby("day")["label"]

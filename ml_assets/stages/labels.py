@@ -144,6 +144,26 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
     return found
 
 
+def unmatched_findings(case: UseCase, events: pd.DataFrame, reports: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Finding]]:
+    """Labels of a table of their own that are about no event that is there. One whose event comes late counts when it comes."""
+    findings = {}
+    for day in days:
+        there = events.loc[events["day"].between(shift(day, -case.settled_days), day), "event_id"]
+        of_day = reports.loc[reports["day"] == day, "event_id"]
+        unknown = of_day[~of_day.isin(there)]
+        findings[day] = [
+            Finding(
+                expectation=f"a label is about an event of the {case.settled_days} days before",
+                passed=unknown.empty,
+                severity=Severity.WARN,
+                observed=f"{len(unknown)} of {len(of_day)} labels delivered are about no event that is there",
+                unexpected=len(unknown),
+                examples=tuple(unknown.head(5)),
+            )
+        ]
+    return findings
+
+
 def latest_known(labels: pd.DataFrame) -> pd.DataFrame:
     """The label in force for each event, the last one that became known: of those that a caller may know.
 
