@@ -151,34 +151,35 @@ class Sums:
         Raises:
             OverflowError: it is greater than any float.
         """
-        answer, certain = np.zeros(self.count.shape), np.zeros(self.count.shape, dtype=bool)
-        if not self._in_python:
-            limbs = self._carried_first()
-            answer, low = _pair(limbs)
-            certain = (answer == answer + low * (1 - _UNSURE)) & (answer == answer + low * (1 + _UNSURE))
-            certain |= len(limbs) <= EXACT_LIMBS
-        return self._settled(answer, certain, lambda _, first, __, exponent: quotient(first, 1, exponent))
+        if self._in_python:
+            return self._in_turn(_total, of_none=0.0)
+        limbs = self._carried_first()
+        answer, low = _pair(limbs)
+        certain = (answer == answer + low * (1 - _UNSURE)) & (answer == answer + low * (1 + _UNSURE))
+        return self._settled(answer, certain | (len(limbs) <= EXACT_LIMBS), _total)
 
     def mean(self) -> FloatArray:
         """The mean of the numbers, nan of none."""
         if len(self.first) == 1 and not self.exponent and (self.reach <= EXACT_FLOAT or self._within(EXACT_FLOAT)):
             with np.errstate(invalid="ignore"):
-                return np.asarray(self.first[0] / self.count)  # of two exact floats: rounded once
-        answer, certain = np.full(self.count.shape, np.nan), np.zeros(self.count.shape, dtype=bool)
-        if not self._in_python:
-            limbs = self._carried_first()
-            answer, certain = _divided(*_pair(limbs), self.count, exact=len(limbs) <= EXACT_LIMBS)
-        return self._settled(answer, certain, lambda count, first, _, exponent: quotient(first, count, exponent))
+                mean: FloatArray = self.first[0] / self.count  # of two exact floats: rounded once
+            np.copyto(mean, np.nan, where=self.count == 0)  # 0 / 0 is a nan of other bits
+            return mean
+        if self._in_python:
+            return self._in_turn(_mean, of_none=math.nan)
+        limbs = self._carried_first()
+        answer, certain = _divided(*_pair(limbs), self.count, exact=len(limbs) <= EXACT_LIMBS)
+        return self._settled(answer, certain, _mean)
 
     def std(self) -> FloatArray:
         """The standard deviation of the numbers (of the population), nan of none."""
-        answer, certain = np.full(self.count.shape, np.nan), np.zeros(self.count.shape, dtype=bool)
-        if not self._in_python and self.count.size > FEW:
-            high, low = _pair(self._spread())
-            with np.errstate(invalid="ignore"):
-                answer, certain = _divided(*_root(high, low), self.count, exact=False)
-            alike = (high == 0) & (self.count > 0)
-            answer[alike], certain[alike] = 0.0, True
+        if self._in_python or self.count.size <= FEW:
+            return self._in_turn(standard_deviation, of_none=math.nan)
+        high, low = _pair(self._spread())
+        with np.errstate(invalid="ignore"):
+            answer, certain = _divided(*_root(high, low), self.count, exact=False)
+        alike = (high == 0) & (self.count > 0)
+        answer[alike], certain[alike] = 0.0, True
         return self._settled(answer, certain, standard_deviation)
 
     @property
@@ -201,9 +202,7 @@ class Sums:
     def _within(self, limit: int) -> bool:
         return -limit <= self.first[0].min(initial=0) and bool(self.first[0].max(initial=0) <= limit)
 
-    def _settled(
-        self, answer: FloatArray, certain: npt.NDArray[np.bool_], again: Callable[[int, int, int, int], float]
-    ) -> FloatArray:
+    def _settled(self, answer: FloatArray, certain: npt.NDArray[np.bool_], again: "Moment") -> FloatArray:
         """Answers about the whole numbers as those about the numbers, and those that are not certain computed again."""
         if self.exponent:
             with np.errstate(over="ignore", under="ignore"):
@@ -212,9 +211,21 @@ class Sums:
             answer = scaled
         unsure = ~certain & (self.count > 0)
         if unsure.any():
-            whole = zip(self.count[unsure].tolist(), _integers(self.first, unsure), _integers(self.second, unsure), strict=True)
-            answer[unsure] = [again(count, first, second, self.exponent) for count, first, second in whole]
+            count, *limbs = (of[unsure] for of in (self.count, *self.first, *self.second))
+            first, second = tuple(limbs[: len(self.first)]), tuple(limbs[len(self.first) :])
+            chosen = Sums(count=count, first=first, second=second, exponent=self.exponent)
+            answer[unsure] = chosen._in_turn(again, of_none=0.0)
         return answer
+
+    def _in_turn(self, moment: "Moment", *, of_none: float) -> FloatArray:
+        """Answers in numbers of Python."""
+        whole = zip(self.count.ravel().tolist(), _integers(self.first, self.count), _integers(self.second, self.count), strict=True)
+        answers = [moment(count, first, second, self.exponent) if count else of_none for count, first, second in whole]
+        return np.array(answers, dtype=np.float64).reshape(self.count.shape)
+
+
+Moment = Callable[[int, int, int, int], float]
+"""Of a count, a sum, a sum of squares and an exponent as in `Sums`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,6 +258,14 @@ def quotient(numerator: int, denominator: int, exponent: int) -> float:
         OverflowError: it is greater than any float.
     """
     return (numerator << exponent) / denominator if exponent > 0 else numerator / (denominator << -exponent)
+
+
+def _total(_count: int, first: int, _second: int, exponent: int) -> float:
+    return quotient(first, 1, exponent)
+
+
+def _mean(count: int, first: int, _second: int, exponent: int) -> float:
+    return quotient(first, count, exponent)
 
 
 def standard_deviation(count: int, first: int, second: int, exponent: int) -> float:
@@ -299,11 +318,13 @@ def _squared(limbs: Limbs) -> list[Int64Array]:
     return products
 
 
-def _integers(limbs: Limbs, chosen: npt.NDArray[np.bool_]) -> list[int]:
-    """As numbers of Python, 0 without limbs."""
-    whole = [0] * int(np.count_nonzero(chosen))
-    for place, limb in enumerate(limbs):
-        whole = [part + (digit << (BITS * place)) for part, digit in zip(whole, limb[chosen].tolist(), strict=True)]
+def _integers(limbs: Limbs, like: Int64Array) -> list[int]:
+    """As numbers of Python, one after the other; 0 without limbs."""
+    if not limbs:
+        return [0] * like.size
+    whole: list[int] = limbs[0].ravel().tolist()
+    for place, limb in enumerate(limbs[1:], start=1):
+        whole = [part + (digit << (BITS * place)) for part, digit in zip(whole, limb.ravel().tolist(), strict=True)]
     return whole
 
 
@@ -356,4 +377,5 @@ def _divided(high: FloatArray, low: FloatArray, count: Int64Array, *, exact: boo
         certain = (answer == first + correction * (1 - _UNSURE)) & (answer == first + correction * (1 + _UNSURE))
         if exact:
             certain |= correction * divisor == rest
+    np.copyto(answer, np.nan, where=count == 0)  # 0 / 0 is a nan of other bits
     return answer, certain & (count < _MOST_TO_MULTIPLY)

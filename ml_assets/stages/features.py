@@ -22,6 +22,7 @@ from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trail
 
 Tables = Mapping[str, pd.DataFrame]
 MICROSECONDS_A_DAY = 86_400_000_000
+MISSING = np.iinfo(np.int64).min
 
 
 def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -92,13 +93,16 @@ def _trailing_values(
     for window in windows:
         passed = dict(zip(shares, counted[window][1:], strict=True))
         for each in declared.statistics:
-            answer = (
-                answers[window][each] if each in MOMENTS else statistic(each, counts[window], passed.get(each), ages.get(window))
-            )
-            yield trailing_name(fact, each, window, entity), answer
+            name = trailing_name(fact, each, window, entity)
+            if isinstance(each, str) and each in MOMENTS:
+                yield name, answers[window][each]
+            else:
+                yield name, statistic(each, counts[window], passed.get(each) if isinstance(each, Share) else None, ages.get(window))
 
 
-def statistic(declared: str | Share, count: Int64Array, passed: Int64Array | None, ages: Int64Array | None) -> npt.NDArray[np.float64]:
+def statistic(
+    declared: str | Share, count: Int64Array, passed: Int64Array | None, ages: Int64Array | None
+) -> npt.NDArray[np.float64]:
     """A statistic that is none of the `MOMENTS`.
 
     Args:
@@ -174,21 +178,27 @@ def fresh(
 
 
 def _take(values: npt.NDArray[Any], index: Int64Array) -> npt.NDArray[np.float64]:
-    """Values at an index, nan where the index is -1."""
-    found, there = np.full(index.shape, np.nan), index >= 0
+    """Values at an index, nan where the index is -1 or the value is missing."""
+    found, there = np.full(index.shape, np.nan), _there(values, index)
     found[there] = values[index[there]]
     return found
 
 
-def _changes(
-    declared: Latest, name: str, values: npt.NDArray[Any], now: Int64Array, before: Int64Array
-) -> npt.NDArray[np.float64]:
+def _there(values: npt.NDArray[Any], index: Int64Array) -> npt.NDArray[np.bool_]:
+    """Whether there is a value at an index. A whole number that is missing is the least of all, as a time that is missing is to numpy."""
+    there = index >= 0
+    if values.dtype == np.int64 and len(values):
+        there &= values[index] != MISSING
+    return there
+
+
+def _changes(declared: Latest, name: str, values: npt.NDArray[Any], now: Int64Array, before: Int64Array) -> npt.NDArray[np.float64]:
     """Differences of values at two indices, correctly rounded, nan where one of them is -1.
 
     Raises:
         OverflowError: a difference is greater than any float.
     """
-    changes, there = np.full(now.shape, np.nan), (now >= 0) & (before >= 0)
+    changes, there = np.full(now.shape, np.nan), _there(values, now) & _there(values, before)
     later, earlier = values[now[there]], values[before[there]]
     with np.errstate(over="ignore"):
         changes[there] = differences(later, earlier)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml_assets.stages.questions import Entity, microseconds
-from ml_assets.use_case import DType, Table, UseCase
+from ml_assets.use_case import Column, DType, Table, UseCase
 
 Row = Mapping[str, Any]
 """A clean row: instants as whole microseconds since the epoch, None for what is missing."""
@@ -24,7 +24,7 @@ Place = tuple[str, Entity]
 Records = npt.NDArray[Any]
 """What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
 NEVER = np.iinfo(np.int64).min
-"""Stands for an instant that is missing."""
+"""Stands for an instant or a whole number that is missing."""
 ID_BYTES = 40
 MICROSECOND = timedelta(microseconds=1)
 SEPARATOR = b"\x1f"
@@ -169,6 +169,17 @@ def _by(instant: int | None, moment: int) -> bool:
 
 def _dtype(case: UseCase, table: str, name: str) -> str:
     column = next(column for column in case.table(table).columns if column.name == name)
+    if column.dtype is DType.INT64:
+        return "<f8" if may_be_missing(case, table, column) and _fits_a_float(column) else "<i8"
+    return "<i8" if column.dtype is DType.TIMESTAMP else "<f8"
+
+
+def may_be_missing(case: UseCase, table: str, column: Column) -> bool:
+    """Whether a record may lack a value of a column: `NEVER` where it is kept as a whole number, else nan."""
     late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
-    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
-    return "<i8" if whole else "<f8"
+    return late or column.nullable or column.dtype is not DType.INT64
+
+
+def _fits_a_float(column: Column) -> bool:
+    """Whether every value that a column admits is a float of its own."""
+    return None not in (column.minimum, column.maximum) and max(abs(column.minimum or 0), abs(column.maximum or 0)) <= 2**53

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ml_assets.stages.exact import FITS, RunningSums, Sums, at_least
 from ml_assets.stages.features import columns_of, fresh, latest_columns, statistic, too_large, trailing_name
-from ml_assets.stages.kept import ID_BYTES, MICROSECOND, NEVER, Place, Records, Row, kept_of, key_of
+from ml_assets.stages.kept import ID_BYTES, MICROSECOND, NEVER, Place, Records, Row, kept_of, key_of, may_be_missing
 from ml_assets.stages.moments import MOMENTS, moment
 from ml_assets.stages.questions import Entity
 from ml_assets.stages.windows import Int64Array
@@ -48,8 +48,8 @@ class OnlineFeatures:
 
     def _series_of(self, table: str, entity: Entity, known_at: str, value: str) -> "_Series":
         kept = self.kept[table]
-        gaps = value if kept.dtype[value] == np.float64 else ""
-        time = next(column for column in kept.table.columns if column.name == known_at)
+        of_value, time = (next(column for column in kept.table.columns if column.name == name) for name in (value, known_at))
+        gaps = value if of_value.dtype is not DType.TIMESTAMP and may_be_missing(self.case, table, of_value) else ""
         missing = bool(gaps) or time.nullable or time.known_at is not None
         return _Series(place=(table, entity), known_at=known_at, gaps=gaps, missing=missing, own=table == self.case.events)
 
@@ -255,7 +255,8 @@ class _Plan:
                 second = (summed[SQUARE],) if SQUARE in summed else ()
                 values = moment(each.declared, Sums(count=count[windows], first=(summed[VALUE],), second=second, reach=reach))
             else:
-                values = statistic(each.declared, count[windows], summed.get(each.declared), ages)
+                passed = summed[each.declared] if isinstance(each.declared, Share) else None
+                values = statistic(each.declared, count[windows], passed, ages)
             yield from zip(each.names, values, strict=True)
         for of, values in large.items():
             first = known.bounds[self.values[of][0]]
@@ -400,10 +401,9 @@ class _Known:
         parts: list[Int64Array] = []
         shifts, length = list[int](), 0
         for of, what in plan.summed:
-            values = whole[of]
-            parts.append(at_least(values, what.at_least) if isinstance(what, Share) else values * values if what == SQUARE else values)
+            parts.append(_summand(what, whole[of]))
             shifts.append(length - self.bounds[plan.values[of][0]])
-            length += len(values)
+            length += len(parts[-1])
         running = np.zeros(length + 1, dtype=np.int64)
         np.concatenate(parts).cumsum(out=running[1:])
         shift = np.array(shifts, dtype=np.int64)[plan.sum_of, np.newaxis]
@@ -432,6 +432,12 @@ def _place(of: list[Any], item: Any) -> int:
     return of.index(item)
 
 
+def _summand(what: str | Share, values: Int64Array) -> Int64Array:
+    if isinstance(what, Share):
+        return at_least(values, what.at_least)
+    return values * values if what == SQUARE else values
+
+
 def _whole(values: Sequence[npt.NDArray[Any]]) -> tuple[list[Int64Array], int, dict[int, npt.NDArray[Any]]]:
     """Values that are whole and of which sums of squares fit into 64 bits, what their sums do not exceed, and the others by their place.
 
@@ -454,7 +460,8 @@ def _there(plan: _Plan, records: Mapping[Place, Records], begins: Sequence[int],
     there: npt.NDArray[np.bool_] = times != NEVER
     for place, each in enumerate(plan.series):
         if each.gaps:
-            there[begins[place] : begins[place + 1]] &= ~np.isnan(records[each.place][each.gaps])
+            values = records[each.place][each.gaps]
+            there[begins[place] : begins[place + 1]] &= (values != NEVER) if values.dtype == np.int64 else ~np.isnan(values)
     return there
 
 

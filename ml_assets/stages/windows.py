@@ -137,7 +137,7 @@ def trailing(known: Known, values: Sequence[Int64Array], windows: tuple[timedelt
     """Count of each entity's facts in `(t - window, t]`, and the sum of each of some values of them.
 
     Args:
-        values: each (n,), whole numbers of which no sum leaves 64 bits (`exact` splits larger ones), so that sums are exact whatever the order.
+        values: each (n,), whole numbers, so that sums are exact whatever the order; none may leave 64 bits (`exact` splits larger ones).
 
     Returns:
         For each window the count and as many sums as values, of shape (m,), in the order of the questions; all 0 where nothing was known.
