@@ -347,6 +347,36 @@ def test_the_deviation_of_large_whole_numbers_is_that_of_the_standard_library(co
     assert max(expected) > 1e6
 
 
+def test_large_whole_numbers_that_are_known_later_keep_their_digits_online() -> None:
+    """Until then they are missing, for which a float has nan and a whole number the least of all."""
+    world = World(payments=[(0, "a", 2**53 + 1, 0.0), (2, "a", 2**53 + 3, 0.0), (4, "a", 2**60 + 1, 0.0)])
+    whole = Column(name="whole", dtype=DType.INT64, known_at="settled_at")
+    [payments], features = world.case.tables, world.case.features
+    columns = tuple(whole if column.name == "whole" else column for column in payments.columns)
+    case = replace(world.case, tables=(replace(payments, columns=columns),))
+    facts = (replace(features.trailing[0], fact=replace(features.trailing[0].fact, known_at="settled_at")),)
+    latest = (replace(features.latest[0], known_at="settled_at", values=("whole",), changes=("whole",)),)
+    case = replace(case, features=replace(features, trailing=facts, latest=latest, columns=columns_of(facts, latest, ())))
+    rows = world.rows.assign(settled_at=world.rows["paid_at"] + pd.Timedelta(hours=1))
+    [kept] = kept_of(case).values()
+    plain = [_plain(row) for row in rows.to_dict("records")]
+    # As they come in: what is not known at its own event is filled in later; the last one never is.
+    records = [kept.record(row) for row in plain[:-1]] + [kept.record(plain[-1], known_by=plain[-1]["paid_at"])]
+    filed = {key: b"".join(records) for key in kept.keys(plain[0])}
+
+    together = compute(case, rows, {"transactions": rows})[case.features.names]
+    online = pd.DataFrame(OnlineFeatures(case).compute(plain, filed))
+
+    assert kept.dtype["whole"] == np.int64
+    assert together["whole_sum_1d_by_customer_id"].tolist() == [0.0, float(2**53 + 1), float(2**54 + 4)]
+    assert together["whole_std_1d_by_customer_id"].tolist()[2] == 1.0
+    assert together["latest_whole_change"].tolist()[2] == 2.0
+    assert bits(online[case.features.names]) == bits(together)
+    later = OnlineFeatures(case).compute([{**plain[-1], "event_id": "e0009", "paid_at": plain[-1]["settled_at"]}], filed)
+    assert later["whole_count_1d_by_customer_id"].tolist() == [2.0]  # what the third was has not come in
+    assert np.isnan(later["latest_whole"]).all()
+
+
 # What is refused ---------------------------------------------------------------------------------------------------------------
 
 
