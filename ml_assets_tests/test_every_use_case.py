@@ -15,6 +15,7 @@ import pytest
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages.clean import clean
+from ml_assets.stages.declarations import faults_of
 from ml_assets.stages.features import columns_of
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.intake import InvalidRowError, RowIntake, Taken
@@ -348,6 +349,7 @@ RULES: tuple[Callable[[UseCase], Faults], ...] = (
     investigation_is_sound,
     calendar_is_sound,
     rows_are_taken_in,
+    faults_of,
 )
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ml_assets.stages.availability import NEVER, known_time, known_times, microseconds
 from ml_assets.stages.questions import Entity
-from ml_assets.use_case import Day, DType, Table, UseCase
+from ml_assets.use_case import Column, Day, DType, Table, UseCase
 
 Row = Mapping[str, Any]
 """A clean row: instants as whole microseconds since the epoch, None for what is missing."""
@@ -183,6 +183,17 @@ def _by(instant: int | None, moment: int) -> bool:
 
 def _dtype(case: UseCase, table: str, name: str) -> str:
     column = next(column for column in case.table(table).columns if column.name == name)
+    if column.dtype is DType.INT64:
+        return "<f8" if may_be_missing(case, table, column) and _fits_a_float(column) else "<i8"
+    return "<i8" if column.dtype is DType.TIMESTAMP else "<f8"
+
+
+def may_be_missing(case: UseCase, table: str, column: Column) -> bool:
+    """Whether a record may lack a value of a column: `NEVER` where it is kept as a whole number, else nan."""
     late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
-    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
-    return "<i8" if whole else "<f8"
+    return late or column.nullable or column.dtype is not DType.INT64
+
+
+def _fits_a_float(column: Column) -> bool:
+    """Whether every value that a column admits is a float of its own."""
+    return None not in (column.minimum, column.maximum) and max(abs(column.minimum or 0), abs(column.maximum or 0)) <= 2**53
