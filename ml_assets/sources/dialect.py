@@ -1,9 +1,12 @@
 """How a source writes its values, declared once for a table: separator, encoding, numbers, times, truth, and what means no value.
 
-Belongs here: the declaration. Does not: what of a file says it (`sources.dialect_of`), or how values are read by it (`sources.canonical`).
+Belongs here: the declaration, and what of a file says it, which a person sees before it counts. Does not: how values are read by it
+(`sources.canonical`).
 """
 
 from dataclasses import dataclass, field
+
+import pyarrow as pa
 
 ISO = "ISO"
 EPOCHS = {"epoch seconds": 1, "epoch milliseconds": 10**3, "epoch microseconds": 10**6}
@@ -56,3 +59,16 @@ class Dialect:
     def cure(self, line: str) -> str:
         """What to put into the TOML file."""
         return f"declare [{self.table}.dialect] {line}"
+
+
+def infer_csv(content: bytes) -> Dialect:
+    """How a CSV file (unpacked) is written: everything of a `Dialect`.
+
+    What can be read in two ways, such as 03/04/2024 in every row, is a question and keeps the default.
+    """
+    raise NotImplementedError
+
+
+def infer_columns(table: pa.Table) -> Dialect:
+    """How the text columns of Parquet, JSON lines or a database are written: what of a `Dialect` is not CSV."""
+    raise NotImplementedError
