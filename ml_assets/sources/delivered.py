@@ -39,12 +39,22 @@ class Delivered:
     """Delivered column → a time of the source and how much later the delivered time is. A delay of 0 reads text as a time."""
     where: tuple[str, str] | None = None
     """A column of the source and its text in the rows to keep; None keeps all."""
+    present: str | None = None
+    """A column of the source that has a value in the rows to keep; None keeps all."""
+    may_lack: tuple[str, ...] = ()
+    """Delivered columns that are delivered without values where the source has no such column."""
 
     @property
     def needed(self) -> dict[str, str]:
         """Columns of the source, and what each is needed for."""
         needed = {self.where[0]: "which rows to keep"} if self.where else {}
+        needed |= {self.present: "which rows to keep"} if self.present else {}
         return needed | {column: name for name, (column, _) in self._sources.items() if column}
+
+    def needed_of(self, there: Sequence[str]) -> dict[str, str]:
+        """As `needed`, of a source with these columns: without those that it may lack, and does."""
+        lackable = {self._sources[name][0] for name in self.may_lack if name in self._sources}
+        return {column: use for column, use in self.needed.items() if column in there or column not in lackable}
 
     @property
     def schema(self) -> pa.Schema:
@@ -55,16 +65,17 @@ class Delivered:
     def time(self) -> "Time":
         """Which time of the source says to which day a row belongs."""
         column, delay = self._sources[self.day_column]
-        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where)
+        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where, present=self.present)
 
     @property
     def meaning(self) -> tuple[object, ...]:
         """Everything on which it depends what is delivered of a row, for a version."""
-        return sorted(self._sources.items()), self.day_column, self.timezone, self.where
+        meaning = (sorted(self._sources.items()), self.day_column, self.timezone, self.where)
+        return meaning if self.present is None else (*meaning, self.present)
 
     def lacking(self, there: Sequence[str]) -> str:
         """What of it a source with these columns does not have, or ""."""
-        absent = [f"{column} ({use})" for column, use in self.needed.items() if column not in there]
+        absent = [f"{column} ({use})" for column, use in self.needed_of(there).items() if column not in there]
         return f"has no column {', '.join(absent)}; it has {', '.join(there)}" if absent else ""
 
     def rows(
@@ -109,7 +120,7 @@ class Delivered:
 
     def _values(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column, delay = self._sources[name]
-        if not column:
+        if not column or (name in self.may_lack and column not in rows.schema.names):
             return pa.nulls(rows.num_rows, pa.string())
         with naming(column):
             if name == self.day_column or name in self.delayed:
@@ -129,6 +140,12 @@ class Time:
     delay: timedelta
     timezone: str
     where: tuple[str, str] | None
+    present: str | None = field(default=None, repr=False)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns of the source that say it."""
+        return tuple(dict.fromkeys(filter(None, (self.column, *(self.where or ())[:1], self.present))))
 
     def days(self, batch: pa.RecordBatch) -> pa.Array:
         """The day of each row; null without a time that can be read."""
@@ -137,11 +154,22 @@ class Time:
 
     def kept(self, batch: pa.RecordBatch) -> pa.Array:
         """Whether each row is to be kept."""
+        keeps = pa.repeat(True, batch.num_rows)
+        if self.present is not None:
+            keeps = self._present(batch, self.present)
         if self.where is None or self.where[0] not in batch.schema.names:
-            return pa.repeat(True, batch.num_rows)
+            return keeps
         column, text = self.where
         with naming(column):
-            return pc.fill_null(pc.equal(text_of(batch[column], self.timezone), text), False)
+            return pc.and_(keeps, pc.fill_null(pc.equal(text_of(batch[column], self.timezone), text), False))
+
+    def _present(self, batch: pa.RecordBatch, column: str) -> pa.Array:
+        """Whether each row has a value in a column; no row has one in a column that is not there."""
+        if column not in batch.schema.names:
+            return pa.repeat(False, batch.num_rows)
+        with naming(column):
+            text = pc.utf8_trim_whitespace(text_of(batch[column], self.timezone))
+        return pc.fill_null(pc.not_equal(text, ""), False)
 
     def timeless(self, batch: pa.RecordBatch, before: int) -> str | None:
         """The first row to keep whose time cannot be read."""

@@ -216,7 +216,7 @@ class Landing:
     def _rows(self, messages: Sequence[Arrived]) -> pa.Table:
         """With `kept`: whether the table keeps them."""
         time = self.delivered.time
-        batch = batch_of([each.content for each in messages], [time.column, *(time.where or ())[:1]])
+        batch = batch_of([each.content for each in messages], time.needed)
         arrived = pa.array([each.at for each in messages], pa.timestamp("us", "UTC"))
         days = time.days(batch)
         if days.null_count:

@@ -57,6 +57,10 @@ class MappedFiles:
     """Delivered column → a time in the files and how much later the delivered time is. A delay of 0 reads text as a time."""
     where: tuple[str, str] | None = None
     """A column in the files and its text in the rows to keep; None keeps all."""
+    present: str | None = None
+    """A column in the files that has a value in the rows to keep; None keeps all."""
+    may_lack: tuple[str, ...] = ()
+    """Delivered columns that are delivered without values from a file that has no such column."""
     complete_to: Day | None = None
     """First day of which the files say nothing: a day before it without a row had none. None: that after the last row's."""
     missing: tuple[str, ...] = ("",)
@@ -174,7 +178,7 @@ class MappedFiles:
             tables = [
                 delivered.rows(batch, days, file=found.name, version=content.version, before=before, day=day)
                 for part in (range(len(opened.sizes)) if day else parts)
-                for before, batch in opened.pieces(part, delivered.needed)
+                for before, batch in opened.pieces(part, delivered.needed_of(opened.columns))
             ]
         if self._folder.stamp(found.name) != found.stamp:
             raise ValueError("it changed while it was read: materialise the day again")
@@ -185,7 +189,13 @@ class MappedFiles:
     @property
     def _delivered(self) -> Delivered:
         return Delivered(
-            columns=self.columns, day_column=self.day_column, timezone=self.timezone, delayed=self.delayed, where=self.where
+            columns=self.columns,
+            day_column=self.day_column,
+            timezone=self.timezone,
+            delayed=self.delayed,
+            where=self.where,
+            present=self.present,
+            may_lack=self.may_lack,
         )
 
     @property
@@ -257,7 +267,7 @@ def _content(folder: Folder, found: Found, reading: _Reading) -> _Content:
         time = reading.time
         if time.column not in opened.columns:
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
-        needed = [name for name in (time.column, *(time.where or ())[:1]) if name in opened.columns]
+        needed = [name for name in time.needed if name in opened.columns]
         for part in range(len(opened.sizes)):
             days: set[Day] = set()
             for before, batch in opened.pieces(part, needed):

@@ -230,6 +230,11 @@ class FileMapping(BaseModel):
                 )
         return self
 
+    def maps(self, table: str, column: str) -> bool:
+        """Whether a table says itself where a delivered column is."""
+        declared = self.tables.get(table)
+        return declared is not None and bool(declared.columns.get(column) or column in declared.delayed)
+
     @property
     def elsewhere(self) -> bool:
         """Whether no table is in files."""
@@ -271,6 +276,18 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         raise ValueError(f"{file}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
 
 
+def mapping_of(settings: Mapping[str, str], setting: str, *, otherwise: Path) -> FileMapping:
+    """The mapping in the TOML file that a setting names, or else in another one.
+
+    Raises:
+        ValueError: as `read_mapping`; where there is no such file, with the setting that names one.
+    """
+    file = Path(settings.get(setting) or otherwise)
+    if not file.is_file():
+        raise ValueError(f"no file {file}, which says where the rows are: name one in {setting}")
+    return read_mapping(file, settings)
+
+
 def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str, *, times: Mapping[str, str]) -> UseCase:
     """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it.
 
@@ -306,6 +323,9 @@ def source_of(
     day_column: str,
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
+    may_lack: Sequence[str] = (),
+    present: str | None = None,
+    otherwise: str | None = None,
 ) -> MappedFiles | SqlRows | LandedRows:
     """The source of one table.
 
@@ -315,6 +335,9 @@ def source_of(
         day_column: the delivered column whose time says to which day a row belongs.
         known: all columns that the table delivers: each has to be mapped or optional, and no other may be.
         optional: columns that are delivered without values when they are not mapped.
+        may_lack: columns that are delivered without values from a file, or a database, that has no such column.
+        present: delivered column; rows without a value in it are left out.
+        otherwise: the table whose rows these are where the mapping has no such table.
 
     Raises:
         ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
@@ -325,9 +348,9 @@ def source_of(
         raise ValueError(f"{mapping.file}: folder: {error}") from None
     if not mapping.elsewhere and isinstance(folder, LocalFolder) and not folder.path.is_dir():
         raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {folder} is none")
-    if table not in mapping.tables:
+    if table not in mapping.tables and otherwise not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
-    declared = mapping.tables[table]
+    declared = mapping.tables.get(table) or TableMapping(of=otherwise)
     files_of = mapping.tables[declared.of] if declared.of is not None else declared
     inherited = {name: column for name, column in files_of.columns.items() if known is None or name in known}
     columns = dict.fromkeys(optional, "") | inherited | declared.columns
@@ -335,12 +358,19 @@ def source_of(
     _require_known(mapping, table, [*columns, *declared.delayed], known, optional)
     if not columns.get(day_column) and day_column not in declared.delayed:
         raise ValueError(f"{mapping.file}: [{table}] columns.{day_column}: expected the column in the files that says the day")
+    if present is not None and not columns.get(present):
+        raise ValueError(
+            f"{mapping.file}: no [{table}], and [{otherwise}] columns.{present} is not there: expected the column in the files, or a table "
+            f"[{table}] with it"
+        )
     delivered = Delivered(
         columns=columns,
         day_column=day_column,
         timezone=mapping.timezone,
         delayed={name: (column, timedelta(days=declared.delay_days)) for name, column in declared.delayed.items()},
         where=(declared.flag, declared.flag_is) if declared.flag else None,
+        present=columns[present] if present is not None else None,
+        may_lack=tuple(may_lack),
     )
     try:
         if files_of.rows is not None:
@@ -357,6 +387,8 @@ def source_of(
         timezone=mapping.timezone,
         delayed=delivered.delayed,
         where=delivered.where,
+        present=delivered.present,
+        may_lack=delivered.may_lack,
         complete_to=mapping.end,
     )
 
@@ -420,7 +452,7 @@ def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, comp
     if faults := list(delivered.faults()):
         raise ValueError("; ".join(faults))
     # What of a message decides about its day, decides where it lands: another declaration begins anew.
-    by = digest(repr((feed.name, delivered.time)).encode())[:8]
+    by = digest(repr((feed.name, delivered.time, *filter(None, [delivered.present]))).encode())[:8]
     landing = Landing(root=landings, name=f"{table}-{by}", feed=feed, delivered=delivered)
     return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
 
@@ -431,8 +463,8 @@ def _filled(file: Path, where: str, value: Any, settings: Mapping[str, str]) -> 
         raise ValueError(f"{file}: {where}: everybody who sees the job can read them: expected the name of a secret, not ${{NAME}}")
     if isinstance(value, dict):
         return {name: _filled(file, f"{where}.{name}", each, settings) for name, each in value.items()}
-    if not isinstance(value, str):
-        return value
+    if not isinstance(value, str) or where.split(".")[1:2] in (["columns"], ["delayed"], ["flag"], ["flag_is"], ["dialect"]):
+        return value  # what columns and values are called is the files' own
     names = re.findall(r"\$\{(\w+)\}", value)
     if absent := sorted({name for name in names if name not in settings}):
         raise ValueError(f"{file}: {where} needs {', '.join(absent)} in the environment")

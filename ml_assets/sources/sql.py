@@ -6,7 +6,7 @@ Belongs here: which rows are of a day, what tells their version, and reading the
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -127,8 +127,8 @@ class SqlRows:
                 connection.exec_driver_sql(
                     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1"
                 )
-            self._require_columns(connection)
-            yield connection, self._time(connection)
+            needed = self._require_columns(connection)
+            yield connection, replace(self._time(connection), needed=needed)
             connection.rollback()
 
     @cached_property
@@ -149,11 +149,12 @@ class SqlRows:
     def _quoted(self, name: str) -> str:
         return self._engine.dialect.identifier_preparer.quote_identifier(name)
 
-    def _require_columns(self, connection: sa.Connection) -> None:
-        """SQLite takes the name of a column that is not there for a text."""
+    def _require_columns(self, connection: sa.Connection) -> tuple[str, ...]:
+        """Those to read. SQLite takes the name of a column that is not there for a text."""
         there = list(connection.execute(sa.text(f"SELECT * FROM {self._from} WHERE 1 = 0")).keys())
         if lacking := self.delivered.lacking(there):
             raise _LackingError(lacking)
+        return tuple(self.delivered.needed_of(there))
 
     def _time(self, connection: sa.Connection) -> "_Time":
         name = self.delivered.time.column
@@ -182,7 +183,7 @@ class SqlRows:
     def _version(self, connection: sa.Connection, time: "_Time", day: Day) -> str:
         if self._engine.dialect.name != "postgresql":
             return self._version_of(self._batches(connection, time, day))
-        names = ", ".join(self._quoted(name) for name in self.delivered.needed)
+        names = ", ".join(map(self._quoted, time.needed))
         checksum = f"coalesce(sum(hashtextextended(CAST(ROW({names}) AS text), 0)), 0)"
         statement = f"SELECT count(*), {checksum} FROM {self._from} WHERE {self._where()}"
         [(count, total)] = connection.execute(sa.text(statement), time.bounds(day)).all()
@@ -213,7 +214,7 @@ class SqlRows:
         return version, found
 
     def _batches(self, connection: sa.Connection, time: "_Time", day: Day) -> Iterator[pa.RecordBatch]:
-        names = list(self.delivered.needed)
+        names = list(time.needed)
         first = self.delivered.time.column
         order = ", ".join(self._quoted(name) for name in sorted(names, key=lambda name: name != first))
         columns = ", ".join(map(self._quoted, names))
@@ -233,6 +234,8 @@ class _Time:
     last: Day | None
     """Of all rows; None when there are none."""
     delivered: Delivered
+    needed: tuple[str, ...] = ()
+    """Columns to read."""
 
     @classmethod
     def of(cls, last: Any, name: str, delivered: Delivered) -> "_Time":
