@@ -10,7 +10,9 @@ from ml_assets.stages.features import columns_of
 from ml_assets.use_case import Fact, Latest, Trailing
 
 
-def generated_names(*, time: str, entities: Sequence[str], facts: Sequence[str], money: Sequence[str], window_days: Sequence[int]) -> set[str]:
+def generated_names(
+    *, time: str, entities: Sequence[str], facts: Sequence[str], money: Sequence[str], window_days: Sequence[int]
+) -> set[str]:
     """Derived columns and features.
 
     Args:
@@ -29,7 +31,8 @@ def generated_names(*, time: str, entities: Sequence[str], facts: Sequence[str],
         *(Trailing(fact=fact(name), entities=each_entity, windows=windows, statistics=("mean", "std")) for name in facts),
     )
     latest = tuple(
-        Latest(name=f"previous_of_{name}", table="", entity=(name,), known_at=time, values=(), change_over=timedelta(0)) for name in entities
+        Latest(name=f"previous_of_{name}", table="", entity=(name,), known_at=time, values=(), change_over=timedelta(0))
+        for name in entities
     )
     features = {column.name for column in columns_of(trailing, latest, ())}
     return features | {f"{name}_hundredths" for name in money} | {known_from_name(time)}

@@ -7,7 +7,7 @@ Nothing is guessed where a guess can be wrong: then it is a question that lists 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from ml_assets.scaffold import roles
+from ml_assets.scaffold.declaration import Answers, CaseColumn, Inferred
 from ml_assets.scaffold.generated import generated_names
 from ml_assets.scaffold.names import RESERVED, case_names, words
 from ml_assets.scaffold.profile import Kind, Number, Profile, number_of, profile
@@ -23,142 +24,8 @@ from ml_assets.scaffold.roles import CannotInferError, Inference, QuestionError
 from ml_assets.scaffold.times import Arrival, Times, arrival_of, times_of
 from ml_assets.scaffold.windows import TooFewError, Windows, windows_of
 from ml_assets.sources.delivered import is_timezone
-from ml_assets.sources.dialect import Dialect
+from ml_assets.stages.kept import ID_BYTES
 from ml_assets.use_case import Spelling
-
-MOST_FACTS = 5
-"""Numbers of which an entity's past is told."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
-    """What the person said, None or empty where it is to be inferred."""
-
-    time: str | None = None
-    label: str | None = None
-    id: tuple[str, ...] = ()
-    """One column, or several that identify an event together."""
-    generate_id: bool = False
-    """Whether an id is made of everything that is known with the event."""
-    entities: tuple[str, ...] = ()
-    """Besides those that are called an id and repeat."""
-    no_entities: tuple[str, ...] = ()
-    positive: str | None = None
-    after: tuple[str, ...] = ()
-    """Columns that are known only when the label is."""
-    known_after: timedelta | None = None
-    known_at: str | None = None
-    """Column with the time at which the label was known, instead of `known_after`."""
-    timezone: str = "UTC"
-
-    @property
-    def columns(self) -> Iterator[tuple[str, str]]:
-        """Each column that was named, behind its option."""
-        for option, column in (("--time", self.time), ("--label", self.label), ("--known-at", self.known_at)):
-            if column is not None:
-                yield option, column
-        named = (("--id", self.id), ("--entity", self.entities), ("--no-entity", self.no_entities), ("--after", self.after))
-        for option, columns in named:
-            yield from ((option, column) for column in columns)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CaseColumn:
-    """A column of the file that the case delivers."""
-
-    name: str
-    """In the case."""
-    source: str
-    """In the file."""
-    dtype: str
-    """`STRING`, `INT64`, `FLOAT64` or `TIMESTAMP`."""
-    nullable: bool
-    whole: bool = False
-    hundredths: bool = False
-    """Whether a number has two decimals at most, as money has."""
-    spelling: Spelling = Spelling.TEXT
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inferred:
-    """Everything that the declaration needs."""
-
-    file: Path
-    rows: int
-    timezone: str
-    dialect: Dialect
-    time: CaseColumn
-    times: Times
-    ids: tuple[CaseColumn, ...]
-    """What identifies an event."""
-    generated_id: bool
-    """Whether the id of an event is made of `ids`, rather than that one column."""
-    label: CaseColumn
-    positive: str
-    negative: str
-    labelled: int
-    """Rows with a label."""
-    positive_share: float
-    """Of these."""
-    known_after: timedelta | None
-    known_at: CaseColumn | None
-    arrival: Arrival
-    entities: tuple[CaseColumn, ...]
-    numbers: tuple[CaseColumn, ...]
-    categories: tuple[CaseColumn, ...]
-    after: tuple[CaseColumn, ...]
-    windows: Windows
-    left_out: Mapping[str, str]
-    """Column of the file → why the case does not deliver it."""
-    inferences: tuple[Inference, ...]
-    """What was inferred rather than said, each with its reason."""
-
-    @property
-    def start(self) -> str:
-        return self.windows.start
-
-    @property
-    def end(self) -> str:
-        return self.windows.end
-
-    @property
-    def first_go_live(self) -> str:
-        return self.windows.first_go_live
-
-    @property
-    def training_days(self) -> int:
-        return self.windows.training_days
-
-    @property
-    def holdout_days(self) -> int:
-        return self.windows.holdout_days
-
-    @property
-    def embargo_days(self) -> int:
-        """Whole days until nearly every label of a day is known."""
-        return self.arrival.embargo_days
-
-    @property
-    def window_days(self) -> tuple[int, ...]:
-        """Of trailing windows: longer where most days have no events."""
-        return (7, 30, 90) if self.windows.sparse else (1, 7, 30)
-
-    @property
-    def facts(self) -> tuple[CaseColumn, ...]:
-        """Numbers of which an entity's past is told: whole ones, and money."""
-        return tuple(each for each in self.numbers if each.whole or each.hundredths)[:MOST_FACTS] if self.entities else ()
-
-    @property
-    def known_with_event(self) -> tuple[CaseColumn, ...]:
-        """Delivered columns that are known when the event is, once each."""
-        every = (*self.ids, self.time, *self.entities, *self.numbers, *self.categories)
-        return tuple({each.source: each for each in every}.values())
-
-    @property
-    def known_later(self) -> tuple[CaseColumn, ...]:
-        """Delivered columns that are known with the label or after it, the label first."""
-        every = (self.label, *self.after, *([self.known_at] if self.known_at else []))
-        return tuple({each.source: each for each in every}.values())
 
 
 def infer(file: Path, answers: Answers) -> Inferred:
@@ -205,8 +72,10 @@ class _Choices:
         self._tell_times(time, times)
         arrival = self._arrival(time, label)
         windows, share = self._windows(times, label, positive, arrival)
-        dtypes = self._dtypes([header for header in self._others(time, label, *alone, *entities, *self.after)])
-        draft = _Draft(time=time, ids=ids, label=label, entities=entities, after=answers.after, dtypes=dtypes, known_at=answers.known_at)
+        dtypes = self._dtypes(list(self._others(time, label, *alone, *entities, *self.after)))
+        draft = _Draft(
+            time=time, ids=ids, label=label, entities=entities, after=answers.after, dtypes=dtypes, known_at=answers.known_at
+        )
         return self._named(
             draft,
             generated_id=not alone,
@@ -235,9 +104,9 @@ class _Choices:
         if not answers.id:
             return (self._chosen(roles.id_of(self._others(time, *self.after, *filter(None, [answers.label])))),)
         roles.require_identifies(answers.id, self.profiles)
-        if len(answers.id) == 1 and (size := roles.longest(self.profiles[answers.id[0]])) > roles.ID_BYTES:
+        if len(answers.id) == 1 and (size := roles.longest(self.profiles[answers.id[0]])) > ID_BYTES:
             raise CannotInferError(
-                f"--id: column {answers.id[0]} has values of {size} bytes, expected {roles.ID_BYTES} at most: name another, or use "
+                f"--id: column {answers.id[0]} has values of {size} bytes, expected {ID_BYTES} at most: name another, or use "
                 "--generate-id"
             )
         return answers.id
@@ -398,6 +267,8 @@ class _Draft:
     def roles(self) -> dict[str, str]:
         """Header → the reserved name that it may have."""
         natural = {self.label: "label", self.time: "event_time"}
+        if self.known_at is not None:
+            natural[self.known_at] = "known_at"
         if len(self.ids) == 1:
             natural[self.ids[0]] = "event_id"
         return {header: name for header, name in natural.items() if words(header) == name and name in RESERVED}
@@ -411,18 +282,18 @@ class _NoFeature:
 def _feature(column: Profile) -> Number | str | _NoFeature:
     """How a column is declared as a number, "STRING" for a category, or why it is no feature."""
     if column.kind is Kind.NONE:
-        return _NoFeature(f"is {column.type}")
+        return _NoFeature(why=f"is {column.type}")
     if not column.known:
-        return _NoFeature("has no value in any row")
+        return _NoFeature(why="has no value in any row")
     if column.distinct < 2:
-        return _NoFeature("is the same in each row")
+        return _NoFeature(why="is the same in each row")
     if column.kind is Kind.TIME:
-        return _NoFeature("is a time: name it with --after if it is known only later")
+        return _NoFeature(why="is a time: name it with --after if it is known only later")
     if column.kind in (Kind.WHOLE, Kind.NUMBER):
         number = number_of(column)
-        return _NoFeature(number) if isinstance(number, str) else number
+        return _NoFeature(why=number) if isinstance(number, str) else number
     if column.distinct > roles.MOST_CATEGORIES:
-        return _NoFeature(f"is a text with {column.distinct:,} values: name it with --entity if events have it in common")
+        return _NoFeature(why=f"is a text with {column.distinct:,} values: name it with --entity if events have it in common")
     return "STRING"
 
 

@@ -11,6 +11,10 @@ Belongs here: quoting. Does not: what is written (`scaffold.write`).
 import re
 from collections.abc import Mapping, Sequence
 
+from ml_assets.scaffold.names import width
+
+LINE = 132
+_PART = 80
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -24,6 +28,23 @@ def python(value: object) -> str:
         items = ", ".join(python(each) for each in value)
         return f"({items},)" if len(value) == 1 else f"({items})"
     return repr(value)
+
+
+def assigned(value: str) -> str:
+    """A literal behind `NAME = `: in parts, a line each, where it is long."""
+    if len(python(value)) <= _PART:
+        return python(value)
+    parts = "".join(f"    {python(value[start : start + _PART // 2])}\n" for start in range(0, len(value), _PART // 2))
+    return f"(\n{parts})"
+
+
+def call(function: str, arguments: Sequence[str], *, indent: int) -> str:
+    """A call in one line with a comma behind it, or with an argument a line, as it is when it is formatted."""
+    line = f"{function}({', '.join(arguments)}),"
+    if indent + width(line) <= LINE:
+        return line
+    inner = "".join(f"{' ' * (indent + 4)}{each},\n" for each in arguments)
+    return f"{function}(\n{inner}{' ' * indent}),"
 
 
 def lines(values: Sequence[object], *, indent: int = 0) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ml_assets.sources.files import PROVENANCE
 
-MOST_LETTERS = 60
-"""Of a name in the case; a longer one is cut."""
+WIDEST = 48
+"""Of a name in the case, in columns of a terminal; a longer one is cut."""
 GENERATED = frozenset({"event_id", "hour", "weekday", "one", "label", "label_known_at", "events", "ground_truth"})
 """Columns and facts that a generated case has itself."""
 RESERVED = frozenset(
@@ -41,7 +41,7 @@ def case_names(headers: Sequence[str], *, roles: Mapping[str, str] | None = None
         name = f"column_{name}" if name[0].isdigit() else name
         if name in RESERVED and (roles or {}).get(header) != name:
             name = f"given_{name}"
-        names[header] = _numbered(name[:MOST_LETTERS], taken)
+        names[header] = _numbered(_cut(name), taken)
         taken.add(names[header])
     return names
 
@@ -53,6 +53,17 @@ def words(header: str) -> str:
     # Marks are parts of letters: without them two words of Hindi or Thai are one.
     joined = "".join(each if each.isalnum() or unicodedata.category(each).startswith("M") else "_" for each in text)
     return re.sub("_+", "_", joined).strip("_")
+
+
+def width(text: str) -> int:
+    """Columns that a text takes in an editor: two for a letter of Chinese or Japanese, none for a mark."""
+    return sum(0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def _cut(name: str) -> str:
+    while width(name) > WIDEST:
+        name = name[: max(1, len(name) - (width(name) - WIDEST + 1) // 2)]
+    return name.rstrip("_")
 
 
 def _numbered(name: str, taken: set[str]) -> str:

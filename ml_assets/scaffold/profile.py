@@ -46,10 +46,12 @@ class Profile:
     type: str
     """As the file has it."""
     text: pa.Array
-    """Each value as it is delivered, null where there is none, shape (rows,)."""
+    """Each value in its one spelling, null where there is none, shape (rows,)."""
     kind: Kind
     distinct: int
     """Different known values."""
+    pointed: bool = False
+    """Whether some whole number is written with a decimal point, such as 17.0."""
 
     @property
     def rows(self) -> int:
@@ -86,7 +88,8 @@ class Profile:
     @property
     def numbers(self) -> pd.Series:
         """The known values as floats, of a kind of numbers, shape (known,)."""
-        return pc.cast(pc.replace_substring_regex(self.text.drop_null(), r"^\+", ""), pa.float64()).to_pandas()
+        numbers: pd.Series = pc.cast(pc.replace_substring_regex(self.text.drop_null(), r"^\+", ""), pa.float64()).to_pandas()
+        return numbers
 
 
 _SPELLINGS = {Kind.WHOLE: Spelling.WHOLE, Kind.BOOLEAN: Spelling.BOOLEAN, Kind.UUID: Spelling.UUID}
@@ -102,7 +105,17 @@ def profile(header: str, values: pa.Array, timezone: str) -> Profile:
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
     kind = _kind(values, text, timezone)
-    return Profile(header=header, type=str(values.type), text=text, kind=kind, distinct=len(pc.unique(text.drop_null())))
+    pointed = kind is Kind.WHOLE and bool(pc.any(pc.match_substring(text, ".")).as_py())
+    text = _spelled(text, kind)
+    distinct = len(pc.unique(text.drop_null()))
+    return Profile(header=header, type=str(values.type), text=text, kind=kind, distinct=distinct, pointed=pointed)
+
+
+def _spelled(text: pa.Array, kind: Kind) -> pa.Array:
+    """As the contract spells keys and categories of this kind."""
+    if kind is Kind.WHOLE:
+        return pc.replace_substring_regex(pc.replace_substring_regex(text, r"^\+|\.0+$", ""), r"^-0$", "0")
+    return pc.utf8_lower(text) if kind in (Kind.BOOLEAN, Kind.UUID) else text
 
 
 def _kind(values: pa.Array, text: pa.Array, timezone: str) -> Kind:
@@ -142,11 +155,13 @@ def number_of(column: Profile) -> "Number | str":
     largest = float(numbers.abs().max())
     whole = column.kind is Kind.WHOLE
     if whole and (largest >= _MOST_WHOLE or (nullable and largest >= _EXACT)):
-        return f"has whole numbers as large as {largest:,.0f}, which a number {'that may be missing ' * nullable}cannot hold exactly"
+        return (
+            f"has whole numbers as large as {largest:,.0f}, which a number {'that may be missing ' * nullable}cannot hold exactly"
+        )
     if largest == float("inf"):
         return "has numbers too large for a float"
     money = not whole and bool(((100 * numbers).round() / 100 == numbers).all()) and largest < 1e12
-    plain = whole and not nullable and not pc.any(pc.match_substring(column.text, ".")).as_py()
+    plain = whole and not nullable and not column.pointed
     return Number(dtype="INT64" if plain else "FLOAT64", whole=whole, hundredths=money)
 
 

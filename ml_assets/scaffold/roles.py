@@ -162,12 +162,19 @@ def truth_of(label: Profile, positive: str | None) -> tuple[str, str]:
             + ("; a label that is missing is not known yet, and no negative" if label.missing and len(values) == 1 else "")
         )
     likely = [value for value in values if value.lower() in _TRUE]
-    chosen = positive if positive is not None else likely[0] if len(likely) == 1 else None
+    chosen = _spelled(positive, values) if positive is not None else likely[0] if len(likely) == 1 else None
     if chosen is None or chosen not in values:
         raise QuestionError(
-            f"which value of {label.header} is a positive, {' or '.join(values)}? Say it with --positive", field="positive", choices=values
+            f"which value of {label.header} is a positive, {' or '.join(values)}? Say it with --positive",
+            field="positive",
+            choices=values,
         )
     return chosen, next(value for value in values if value != chosen)
+
+
+def _spelled(answer: str, values: Collection[str]) -> str | None:
+    """The value that an answer means, such as 1 for 1.0."""
+    return next((value for value in (answer, answer.removesuffix(".0"), answer.lower()) if value in values), None)
 
 
 def entities_of(profiles: Profiles, refused: Collection[str]) -> tuple[list[Inference], list[Inference]]:

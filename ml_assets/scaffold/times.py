@@ -41,6 +41,11 @@ class Times:
     only_dates: bool
 
     @property
+    def outside_days(self) -> list[Day]:
+        """The days of the rows outside."""
+        return [self.days[row - 1].as_py() for row, _ in self.outside]
+
+    @property
     def length(self) -> int:
         """Days from the first to the last."""
         return (date.fromisoformat(self.last) - date.fromisoformat(self.start)).days + 1
@@ -124,12 +129,10 @@ def arrival_of(known_at: pa.Array, event_time: pa.Array, header: str, timezone: 
             f"--known-at: in {len(early):,} rows {header} lies before the event, first in row {row + 1}: a label that is known before its "
             "event cannot be predicted"
         )
-    days = np.ceil(after[after >= timedelta(0)] / timedelta(days=1)).astype(int)
+    days = np.ceil(after[after >= timedelta(0)].dt.total_seconds() / 86_400).astype(int)
     dates, _ = _dates(known_at, timezone)
     nearly_all = int(np.quantile(days, 0.95, method="higher"))
-    return Arrival(
-        embargo_days=max(1, nearly_all + int(dates)), latest_days=max(1, int(days.max())) + 2, known_at_dates=dates
-    )
+    return Arrival(embargo_days=max(1, nearly_all + int(dates)), latest_days=max(1, int(days.max())) + 2, known_at_dates=dates)
 
 
 def _instants(values: pa.Array, timezone: str) -> pd.Series:

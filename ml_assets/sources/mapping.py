@@ -174,6 +174,12 @@ class TableMapping(BaseModel):
     glue: GlueMapping | None = None
     """The job that writes `files`, one a day."""
 
+    def of_columns(self, names: Sequence[str] | None) -> Self:
+        """The same rows, of these columns alone."""
+        wanted = {*self.columns, *self.delayed} if names is None else set(names)
+        columns, delayed = ({name: each for name, each in of.items() if name in wanted} for of in (self.columns, self.delayed))
+        return self.model_copy(update={"columns": columns, "delayed": delayed})
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if sum(getattr(self, name) is not None for name in (*PLACES, "of")) != 1:
@@ -350,7 +356,7 @@ def source_of(
         raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {folder} is none")
     if table not in mapping.tables and otherwise not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
-    declared = mapping.tables.get(table) or TableMapping(of=otherwise)
+    declared = mapping.tables.get(table) or mapping.tables[otherwise or ""].of_columns(known)
     files_of = mapping.tables[declared.of] if declared.of is not None else declared
     inherited = {name: column for name, column in files_of.columns.items() if known is None or name in known}
     columns = dict.fromkeys(optional, "") | inherited | declared.columns
