@@ -147,9 +147,8 @@ def _confirm(name: str) -> None:
 def _again(before: Mapping[str, Any], given: Mapping[str, Any]) -> Answers:
     """The answers given before, with those given now in their place: columns are added to columns."""
     known = {field.name for field in fields(Answers)}
-    answers: dict[str, Any] = {
-        field: tuple(value) if isinstance(value, list) else value for field, value in before.items() if field in known
-    }
+    answers: dict[str, Any] = {field: value for field, value in before.items() if field in known}
+    answers |= {field: tuple(value) for field, value in answers.items() if isinstance(value, list)}
     if (seconds := answers.get("known_after")) is not None:
         answers["known_after"] = timedelta(seconds=seconds)
     for field, value in given.items():

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ml_assets.scaffold.infer import CannotInferError, Found, Wishes, infer
+from ml_assets.scaffold.infer import Answers, CannotInferError, CaseColumn, infer
 
 DAYS = 60
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ml_assets.scaffold import write
-from ml_assets.scaffold.infer import Wishes, infer
-from ml_assets.scaffold.write import FILES, CannotWriteError, add
+from ml_assets.scaffold.infer import Answers, infer
+from ml_assets.scaffold.project import CannotWriteError, add
+from ml_assets.scaffold.write import FILES
 from ml_assets_tests.scaffold.test_infer import orders
 
 PROJECT = Path(__file__).parents[2]
