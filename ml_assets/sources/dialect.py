@@ -7,6 +7,8 @@ Belongs here: the declaration, and what of a file says it, which a person sees b
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
+from ml_assets.sources.time_format import ISO, format_fault
+
 DECIMALS = (".", ",")
 THOUSANDS = ("", ",", ".", " ", "'")
 PerColumn = tuple[tuple[str, tuple[str, ...]], ...]

@@ -31,7 +31,6 @@ DIRECTIVES = {
 _DATES = (("%Y", "%y"), ("%m", "%b", "%B", "%j"), ("%d", "%j"))
 
 
-
 def pattern_of(form: str) -> str:
     """The texts that a format of times takes, as a regular expression."""
     parts = re.findall(r"%.|[^%]+", form)
