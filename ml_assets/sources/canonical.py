@@ -9,6 +9,7 @@ where "," is the decimal mark, although every later step would take it for one.
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pandas as pd
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from ml_assets.sources.as_text import uuid_text
 from ml_assets.sources.dialect import Dialect
 from ml_assets.sources.limits import Limits
+from ml_assets.sources.number_format import number_pattern, plain_numbers
 from ml_assets.sources.time_format import EPOCHS, ISO, pattern_of
 from ml_assets.use_case import DType
 
@@ -26,9 +28,10 @@ MARK = "\ufdd0"
 WRITTEN = pa.struct({"text": pa.string(), "number": pa.bool_()})
 """Values of JSON or of a database without types, where it counts which were texts and which numbers."""
 _IS = pa.types
-_THOUSANDS = {",": ",", ".": r"\.", " ": "[ \u00a0\u2009\u202f]", "'": "['\u2019]"}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,2})?")
-_FIRST, _LAST = (pd.Timestamp(text, tz="UTC").as_unit("us").value for text in ("0001-01-01", "9999-12-31 23:59:59.999999"))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def canonical(values: pa.Array, column: str, dialect: Dialect, dtype: DType | None, limits: Limits) -> pa.Array:
@@ -45,6 +48,8 @@ def canonical(values: pa.Array, column: str, dialect: Dialect, dtype: DType | No
     if not _IS.is_string(values.type):
         if column in dialect.uuid and values.type == pa.binary(16):
             return uuid_text(values)
+        if _IS.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), None, values)
         numeric = _IS.is_integer(values.type) or _IS.is_floating(values.type) or _IS.is_decimal(values.type)
         return _epoch_text(pc.cast(values, pa.string()), form) if form in EPOCHS and numeric else values
     values = _within(_known(values, dialect.missing_of(column)), limits)
@@ -117,11 +122,8 @@ def _within(text: pa.Array, limits: Limits) -> pa.Array:
 
 def _numbers(text: pa.Array, dialect: Dialect) -> pa.Array:
     trimmed = pc.utf8_trim_whitespace(text)
-    decimal, thousands = re.escape(dialect.decimal), _THOUSANDS.get(dialect.thousands)
-    whole = "[0-9]+" if thousands is None else f"(?:[0-9]+|[0-9]{{1,3}}(?:{thousands}[0-9]{{2,3}})*{thousands}[0-9]{{3}})"
-    pattern = f"^[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?$"
-    plain = trimmed if thousands is None else pc.replace_substring_regex(trimmed, thousands, "")
-    plain = pc.replace_substring(plain, dialect.decimal, ".")
+    pattern = number_pattern(dialect.decimal, dialect.thousands)
+    plain = plain_numbers(trimmed, dialect.decimal, dialect.thousands)
     grouped = f" and thousands = {dialect.thousands!r}" if dialect.thousands else ""
     return _read(text, pattern, plain, f"is not a number with decimal = {dialect.decimal!r}{grouped}")
 

@@ -61,7 +61,7 @@ def unpacked(path: Path, packed: bytes, limits: Limits = USUAL) -> bytes:
     """The CSV in a `.zip` of one, or what is in a `.gz`; of any other file its bytes.
 
     Raises:
-        ValueError: it unpacks to more than the limit, which is counted, since what a header says of it may be wrong; or it is no zip of one.
+        ValueError: it unpacks to more than the limit (counted, since its header may be wrong), or it is no zip of one.
     """
     match path.suffix:
         case ".gz":
