@@ -19,6 +19,7 @@ from ml_assets.folders import LocalFolder
 from ml_assets.scaffold import project
 from ml_assets.scaffold.declaration import Answers, CaseColumn, Inferred
 from ml_assets.scaffold.infer import infer
+from ml_assets.scaffold.literals import toml
 from ml_assets.scaffold.project import CannotWriteError
 from ml_assets.scaffold.roles import CannotInferError, QuestionError
 from ml_assets.scaffold.write import texts
@@ -64,6 +65,10 @@ def new(
     ] = None,
     positive: Annotated[str | None, typer.Option(help="The value of the label that is a positive.")] = None,
     timezone: Annotated[str | None, typer.Option(help="In which a day is a day, and clock times without an offset are.")] = None,
+    dialect: Annotated[
+        Columns,
+        typer.Option(help='How the file is written, a line of TOML: decimal = ",". May be repeated.', metavar="SETTING"),
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Write a case again with other answers; those given before and your edits stay.")
     ] = False,
@@ -80,6 +85,7 @@ def new(
         "after": tuple(after or ()),
         "known_at": known_at,
         "timezone": timezone,
+        "dialect": tuple(dialect or ()),
     }
     try:
         given["known_after"] = None if known_after is None else _duration(known_after)
@@ -152,7 +158,7 @@ def _again(before: Mapping[str, Any], given: Mapping[str, Any]) -> Answers:
     if (seconds := answers.get("known_after")) is not None:
         answers["known_after"] = timedelta(seconds=seconds)
     for field, value in given.items():
-        added = field in ("entities", "no_entities", "after")
+        added = field in ("entities", "no_entities", "after", "dialect")
         answers[field] = tuple(dict.fromkeys((*answers.get(field, ()), *value))) if added else value
     for one, other in (("id", "generate_id"), ("generate_id", "id"), ("known_at", "known_after"), ("known_after", "known_at")):
         if one in given:
@@ -217,7 +223,7 @@ def _describe(name: str, found: Inferred, place: Path) -> None:
         ("categories", _listed(found.categories)),
         ("known after", [later]),
         ("known later", _listed(found.after)),
-        ("dialect", [f"{setting} = {value!r}" for setting, value in found.dialect_settings.items()]),
+        ("dialect", [f"{setting} = {toml(value)}" for setting, value in found.dialect_settings.items()]),
         ("left out", [f"{source!r} ({why})" for source, why in found.left_out.items()]),
     ):
         if columns:
@@ -227,6 +233,10 @@ def _describe(name: str, found: Inferred, place: Path) -> None:
     out.print(f"  {'windows':<12}learns from {learnt}, is judged on {judged}", soft_wrap=True)
     out.print(f"  {'live from':<12}{found.first_go_live}, a Monday: the first model learns from the days before it", soft_wrap=True)
     out.print("Inferred, since nobody said it:")
+    for line in found.dialect.explanations():
+        out.print(f"  {'dialect':<12}{terminal(line)}", soft_wrap=True)
+    for line in found.dialect.questions:
+        out.print(f"  {'not clear':<12}{terminal(line)}", soft_wrap=True)
     for each in found.inferences:
         answer = "" if each.what != "no entity" else "; otherwise --entity"
         out.print(f"  {each.what:<12}{terminal(f'{each.column}: {each.why}{answer}'.removeprefix(': '))}", soft_wrap=True)

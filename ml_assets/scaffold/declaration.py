@@ -38,6 +38,8 @@ class Answers:
     known_at: str | None = None
     """Column with the time at which the label was known, instead of `known_after`."""
     timezone: str = "UTC"
+    dialect: tuple[str, ...] = ()
+    """Settings of the dialect as lines of TOML, in place of those inferred."""
 
     @property
     def columns(self) -> Iterator[tuple[str, str]]:

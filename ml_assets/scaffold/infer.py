@@ -41,7 +41,7 @@ def infer(file: Path, answers: Answers) -> Inferred:
         raise CannotInferError(
             "--known-after: a label that is known with its event cannot be predicted; expected the time until it is known"
         )
-    sample = read_sample(file)
+    sample = read_sample(file, answers.dialect, time=answers.time)
     for option, column in answers.columns:
         if column not in sample.columns:
             raise CannotInferError(f"{option}: {file} has no column {column!r}; it has {', '.join(sample.columns)}")

@@ -25,7 +25,7 @@ FEW = 20
 _TRUE = ("1", "1.0", "true", "yes", "y", "t")
 _KEY = re.compile(r"(^|_)(id|key|uuid|guid)$")
 _NUMBERED = re.compile(r"(^|_)(no|nr|num|number|code|zip|postcode|ref|reference|account)$")
-_INDEX = re.compile(r"^(unnamed_[0-9]+|index|row_?names?|row_?(number|no|id)|x)?$")
+_INDEX = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?|row_?(number|no|id)|x)?$")
 
 Profiles = Mapping[str, Profile]
 

@@ -136,7 +136,7 @@ def arrival_of(known_at: pa.Array, event_time: pa.Array, header: str, timezone: 
 
 
 def _instants(values: pa.Array, timezone: str) -> pd.Series:
-    text = time_text(values, timezone, timedelta(0)).to_pandas()
+    text = time_text(values, timezone, timedelta(0)).to_pandas().str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
     instants: pd.Series = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
     return instants
 
@@ -151,5 +151,5 @@ def _dates(values: pa.Array, timezone: str) -> tuple[bool, bool]:
         if pc.any(are).as_py():
             return True, bool(pc.all(are).as_py())
     local = _instants(values, timezone).dropna().dt.tz_convert(timezone)
-    only = bool((local == local.dt.normalize()).all())
+    only = bool(len(local) and (local == local.dt.normalize()).all())
     return only, only

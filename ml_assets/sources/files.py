@@ -183,6 +183,9 @@ def text_columns(content: bytes, dialect: Dialect = USUAL_DIALECT, limits: Limit
                 f"header: the first column is {names[0]!r}, expected one without a name: leave out {dialect.cure('index')}"
             )
         table = table.drop_columns(names[0])
+    # A column that has no name is called by its place: it is a column like others.
+    names = [name or f"unnamed {place}" for place, name in enumerate(names, 1)][int(dialect.index) :]
+    table = table.rename_columns(names)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"header: column {', '.join(map(repr, twice))} appears more than once")
     if len(names) == 1 and (separator := other_separator(content, dialect.separator)):
