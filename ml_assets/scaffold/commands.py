@@ -263,7 +263,7 @@ def _data_left(name: str) -> list[str]:
         there += [place for part in ("searches", "serving") if (place := local_folder(settings()) / part / name).exists()]
         if not there:
             return [f"no data of it lie below {root}"]
-        return ["its data stay; to delete them: rm -r " + " ".join(quote(str(place)) for place in there)]
+        return ["its data stay; to delete them: rm -r " + " ".join(quote(str(place.resolve())) for place in there)]
     return [f"its data stay below {root.place(part)}" for part in parts]
 
 

@@ -63,10 +63,10 @@ def read_sample(file: Path, declared: Sequence[str] = (), *, time: str | None = 
     if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
         raise CannotInferError(f"--from: {file} has more than one column {', '.join(map(repr, twice))}: rename all but one")
     columns = {name: plain(table[name].combine_chunks()) for name in table.column_names}
-    if time in columns and dialect.time_of(time) == ISO and (form := epoch_of(columns[time])) is not None:
-        times = dict(() if isinstance(dialect.time, str) else dialect.time)
+    if time is not None and time in columns and dialect.time_of(time) == ISO and (form := epoch_of(columns[time])) is not None:
+        pairs: tuple[tuple[str, str], ...] = () if isinstance(dialect.time, str) else dialect.time
         because = f"time = {form}: {time} holds numbers of that size"
-        dialect = replace(dialect, time=tuple({**times, time: form}.items()), because=(*dialect.because, because))
+        dialect = replace(dialect, time=(*pairs, (time, form)), because=(*dialect.because, because))
     values = {name: _read(column, name, dialect) for name, column in columns.items()}
     return Sample(file=file.absolute(), columns=values, rows=table.num_rows, dialect=dialect)
 

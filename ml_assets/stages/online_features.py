@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_assets.stages.availability import NEVER
-from ml_assets.stages.features import columns_of, fresh, latest_columns, statistic, summed, trailing_name
+from ml_assets.stages.features import columns_of, fresh, latest_columns, nowhere, row_features, statistic, summed, trailing_name
 from ml_assets.stages.kept import ID_BYTES, MICROSECOND, Place, Records, Row, kept_of, key_of
 from ml_assets.stages.questions import Entity
 from ml_assets.stages.windows import Int64Array
@@ -37,6 +37,7 @@ class OnlineFeatures:
     def __init__(self, case: UseCase) -> None:
         self.case, self.kept = case, kept_of(case)
         self._columns = {column.name: column for column in case.event_table.columns}
+        self._names = frozenset(case.features.names)
         self._prefixes = {
             (name, entity): prefix
             for name, kept in self.kept.items()
@@ -77,6 +78,9 @@ class OnlineFeatures:
                 can be known: then everything that depends on them is missing.
             dimensions: a row of a table that is not delivered by day, by its name and the row's key.
             keys: of each event, where they are at hand.
+
+        Raises:
+            UndeclaredFeatureError: the case computes other features than it declares.
         """
         if len(events) > self._at_once:
             starts = range(0, len(events), self._at_once)
@@ -95,8 +99,11 @@ class OnlineFeatures:
                 rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
                 for value in lookup.values:
                     columns[f"{lookup.table}_{value}"] = _floats([row.get(value) for row in rows])
-        columns |= declared.row(columns)
-        return {column.name: columns[column.name] for column in declared.columns}
+        columns |= row_features(self.case, columns, self._names)
+        try:
+            return {column.name: columns[column.name] for column in declared.columns}
+        except KeyError as error:
+            raise nowhere(self.case, error) from None
 
     def _known(
         self, events: Sequence[Row], facts: Mapping[bytes, bytes], of_events: Sequence[Mapping[Place, bytes | None]]
