@@ -361,14 +361,14 @@ def source_of(
     inherited = {name: column for name, column in files_of.columns.items() if known is None or name in known}
     columns = dict.fromkeys(optional, "") | inherited | declared.columns
     columns = {name: column for name, column in columns.items() if name not in declared.delayed}
+    if present is not None and not columns.get(present):
+        raise ValueError(
+            f"{mapping.file}: no column {present} of [{table if table in mapping.tables else otherwise}]: expected columns.{present} there, or "
+            f"a table [{table}] that has it"
+        )
     _require_known(mapping, table, [*columns, *declared.delayed], known, optional)
     if not columns.get(day_column) and day_column not in declared.delayed:
         raise ValueError(f"{mapping.file}: [{table}] columns.{day_column}: expected the column in the files that says the day")
-    if present is not None and not columns.get(present):
-        raise ValueError(
-            f"{mapping.file}: no [{table}], and [{otherwise}] columns.{present} is not there: expected the column in the files, or a table "
-            f"[{table}] with it"
-        )
     delivered = Delivered(
         columns=columns,
         day_column=day_column,

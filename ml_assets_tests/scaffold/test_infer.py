@@ -158,7 +158,7 @@ def test_what_is_no_feature_is_left_out_and_said_why(tmp_path: Path) -> None:
 
 
 def test_any_name_is_a_column_like_others(tmp_path: Path) -> None:
-    """Names of the platform, of provenance, of what is generated, of Python and SQL; that differ in case only; of any script; none at all."""
+    """Of the platform, of provenance, of what is generated, of Python and SQL; that differ in case only; of any script; none at all."""
     values = [number % 5 for number in range(ROWS)]
     headers = [
         *(
@@ -191,16 +191,19 @@ def test_any_name_is_a_column_like_others(tmp_path: Path) -> None:
     names = {each.source: each.name for each in (*found.numbers, *found.entities)}
     assert {header: names.get(header) for header in headers} == {
         **{name: name for name in ("rejected", "select", "class", "two_words", "名前", "имя", "ß", "self")},
-        "event_id": "given_event_id", "label": "given_label", "day": "given_day", "hour": "given_hour",
-
-            "source_row": "given_source_row",
-            "Price": "price_2",
-            "PRICE": "price_3",
-            "two words": "two_words",
-            "two_words": "two_words_2"
-        ,
-        "": "column_24", "1st": "column_1st",
-        "events_count_24h_by_shop_id": "events_count_24h_by_shop_id_2", "price_hundredths": "price_hundredths_2",
+        "event_id": "given_event_id",
+        "label": "given_label",
+        "day": "given_day",
+        "hour": "given_hour",
+        "source_row": "given_source_row",
+        "Price": "price_2",
+        "PRICE": "price_3",
+        "two words": "two_words",
+        "two_words": "two_words_2",
+        "": "column_24",
+        "1st": "column_1st",
+        "events_count_24h_by_shop_id": "events_count_24h_by_shop_id_2",
+        "price_hundredths": "price_hundredths_2",
         "previous_of_shop_id_age_minutes": "previous_of_shop_id_age_minutes_2",
     }
     every = [each.name for each in (*found.known_with_event, *found.known_later)]
