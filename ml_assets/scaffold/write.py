@@ -104,6 +104,8 @@ def _columns(found: Inferred) -> dict[str, Any]:
         "of_label": [*ids, label],
         "of_label_if_there": [*if_there, known_at],
         "known_at_name": known_at.name,
+        "known_at_dtype": f"{{{literals.python(known_at.name)}: DType.TIMESTAMP}}",
+        "numeric": [each for each in (*found.numbers, *found.after) if each.dtype != "STRING"],
         "spelled": any(each.spelling is not Spelling.TEXT for each in (*found.known_with_event, label)),
     }
 

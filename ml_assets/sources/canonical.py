@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.sources.as_text import uuid_text
-from ml_assets.sources.dialect import Dialect
+from ml_assets.sources.dialect import Dialect, toml_text
 from ml_assets.sources.limits import Limits
 from ml_assets.sources.number_format import number_pattern, plain_numbers
 from ml_assets.sources.time_format import EPOCHS, ISO, pattern_of
@@ -25,6 +25,10 @@ from ml_assets.use_case import DType
 
 MARK = "\ufdd0"
 """Stands between a text and why it is refused: Unicode gives it to no character."""
+NOT_READ = "not_read"
+"""Delivered column with what was no row, such as a line that is no JSON object: cleaning quarantines it."""
+REFUSED = f"{MARK}{NOT_READ}"
+"""The same beside the columns of a source, which may have any name."""
 WRITTEN = pa.struct({"text": pa.string(), "number": pa.bool_()})
 """Values of JSON or of a database without types, where it counts which were texts and which numbers."""
 _IS = pa.types
@@ -51,7 +55,10 @@ def canonical(values: pa.Array, column: str, dialect: Dialect, dtype: DType | No
         if _IS.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         numeric = _IS.is_integer(values.type) or _IS.is_floating(values.type) or _IS.is_decimal(values.type)
-        return _epoch_text(pc.cast(values, pa.string()), form) if form in EPOCHS and numeric else values
+        if numeric and dtype is DType.TIMESTAMP and form not in EPOCHS:
+            told = f"time = {toml_text({column: 'epoch seconds'})} (or milliseconds, microseconds)"
+            raise ValueError(f"is {values.type}, expected timestamps, dates or text; of numbers since 1970 {dialect.cure(told)}")
+        return _epoch_text(pc.cast(values, pa.string()), form) if numeric and dtype is DType.TIMESTAMP else values
     values = _within(_known(values, dialect.missing_of(column)), limits)
     match dtype:
         case DType.INT64 | DType.FLOAT64 if dialect.writes_numbers:

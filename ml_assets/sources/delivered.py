@@ -15,8 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.sources.as_text import days_of, plain, text_of, time_text
+from ml_assets.sources.canonical import NOT_READ, REFUSED, canonical, text_alone
+from ml_assets.sources.dialect import USUAL_DIALECT, Dialect, hint
 from ml_assets.sources.files import with_provenance
-from ml_assets.use_case import Day
+from ml_assets.sources.limits import USUAL, Limits
+from ml_assets.sources.time_format import ISO
+from ml_assets.use_case import Day, DType
 
 _NO_DELAY = timedelta(0)
 
@@ -43,6 +47,11 @@ class Delivered:
     """A column of the source that has a value in the rows to keep; None keeps all."""
     may_lack: tuple[str, ...] = ()
     """Delivered columns that are delivered without values where the source has no such column."""
+    dialect: Dialect = USUAL_DIALECT
+    """How the source writes its values."""
+    limits: Limits = USUAL
+    dtypes: Mapping[str, DType] = field(default_factory=dict)
+    """What delivered columns are to become, where that decides how they are read."""
 
     @property
     def needed(self) -> dict[str, str]:
@@ -65,13 +74,18 @@ class Delivered:
     def time(self) -> "Time":
         """Which time of the source says to which day a row belongs."""
         column, delay = self._sources[self.day_column]
-        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where, present=self.present)
+        return Time(
+            column=column, delay=delay, timezone=self.timezone, where=self.where, present=self.present, dialect=self.dialect
+        )
 
     @property
     def meaning(self) -> tuple[object, ...]:
         """Everything on which it depends what is delivered of a row, for a version."""
-        meaning = (sorted(self._sources.items()), self.day_column, self.timezone, self.where)
-        return meaning if self.present is None else (*meaning, self.present)
+        declared: tuple[object, ...] = (sorted(self._sources.items()), self.day_column, self.timezone, self.where)
+        declared = declared if self.present is None else (*declared, self.present)
+        if (self.dialect, self.limits) == (USUAL_DIALECT, USUAL):
+            return declared
+        return (*declared, self.dialect, self.limits, sorted(self.dtypes.items()) if self.dialect.needs_types else ())
 
     def lacking(self, there: Sequence[str]) -> str:
         """What of it a source with these columns does not have, or ""."""
@@ -101,7 +115,8 @@ class Delivered:
         Raises:
             ValueError: a column is of a type that has no text.
         """
-        return pa.table([self._values(rows, name) for name in self._sources], schema=self.schema)
+        values = pa.table([self._values(rows, name) for name in self._sources], schema=self.schema)
+        return values.append_column(NOT_READ, rows[REFUSED]) if REFUSED in rows.schema.names else values
 
     def no_rows(self) -> pa.Table:
         """So that the columns are there when no row is."""
@@ -115,6 +130,8 @@ class Delivered:
             yield f"the delayed {', '.join(empty)} has no column in the files"
         if not self._sources.get(self.day_column, ("",))[0]:
             yield f"the day column {self.day_column} has no column in the files"
+        if self.dialect.needs_types and not self.dtypes:
+            yield "the dialect says how numbers or true and false are written, and nobody says which columns are such: expected `dtypes`"
         if not is_timezone(self.timezone):
             yield f"the time zone is {self.timezone!r}, expected a name such as Europe/Berlin"
 
@@ -122,10 +139,13 @@ class Delivered:
         column, delay = self._sources[name]
         if not column or (name in self.may_lack and column not in rows.schema.names):
             return pa.nulls(rows.num_rows, pa.string())
+        is_time = name == self.day_column or name in self.delayed
+        dtype = DType.TIMESTAMP if is_time else self.dtypes.get(name)
         with naming(column):
-            if name == self.day_column or name in self.delayed:
-                return time_text(rows[column], self.timezone, delay)
-            return text_of(rows[column], self.timezone)
+            values = canonical(rows[column], column, self.dialect, dtype, self.limits)
+            if is_time or (dtype is DType.TIMESTAMP and pa.types.is_string(values.type)):
+                return time_text(values, self.timezone, delay)
+            return text_of(values, self.timezone)
 
     @property
     def _sources(self) -> dict[str, tuple[str, timedelta]]:
@@ -141,6 +161,7 @@ class Time:
     timezone: str
     where: tuple[str, str] | None
     present: str | None = field(default=None, repr=False)
+    dialect: Dialect = field(default=USUAL_DIALECT, repr=False)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -150,7 +171,8 @@ class Time:
     def days(self, batch: pa.RecordBatch) -> pa.Array:
         """The day of each row; null without a time that can be read."""
         with naming(self.column):
-            return days_of(batch[self.column], self.timezone, self.delay)
+            times = canonical(batch[self.column], self.column, self.dialect, DType.TIMESTAMP, USUAL)
+            return days_of(times, self.timezone, self.delay)
 
     def kept(self, batch: pa.RecordBatch) -> pa.Array:
         """Whether each row is to be kept."""
@@ -161,14 +183,16 @@ class Time:
             return keeps
         column, text = self.where
         with naming(column):
-            return pc.and_(keeps, pc.fill_null(pc.equal(text_of(batch[column], self.timezone), text), False))
+            is_flag = pc.fill_null(pc.equal(text_of(text_alone(batch[column]), self.timezone), text), False)
+        return pc.and_(keeps, is_flag)
 
     def _present(self, batch: pa.RecordBatch, column: str) -> pa.Array:
         """Whether each row has a value in a column; no row has one in a column that is not there."""
         if column not in batch.schema.names:
             return pa.repeat(False, batch.num_rows)
         with naming(column):
-            text = pc.utf8_trim_whitespace(text_of(batch[column], self.timezone))
+            values = canonical(batch[column], column, self.dialect, None, USUAL)
+            text = pc.utf8_trim_whitespace(text_of(values, self.timezone))
         return pc.fill_null(pc.not_equal(text, ""), False)
 
     def timeless(self, batch: pa.RecordBatch, before: int) -> str | None:
@@ -176,11 +200,12 @@ class Time:
         row = pc.index(pc.and_(pc.is_null(self.days(batch)), self.kept(batch)), True).as_py()
         if row < 0:
             return None
-        value = batch[self.column][row]
+        value = text_alone(batch[self.column])[row]
         got = repr(str(value)) if value.is_valid else "missing"
-        return (
-            f"row {before + row + 1}: {self.column} is {got}, expected a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z"
-        )
+        form = self.dialect.time_of(self.column)
+        expected = "a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z" if form == ISO else f"a time by {form!r}"
+        cure = hint(str(value), DType.TIMESTAMP, column=self.column, table=self.dialect.table) if value.is_valid else ""
+        return f"row {before + row + 1}: {self.column} is {got}, expected {expected}{cure}"
 
 
 def not_delivered(day: Day, *, complete_to: Day | None, last: Day | None, whole: str, latest: str) -> str | None:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import pandas as pd
 import pyarrow as pa
@@ -136,6 +136,9 @@ def _is_encoding(name: str) -> bool:
         return False
 
 
+USUAL_DIALECT = Dialect()
+
+
 # What a file says of it -------------------------------------------------------------------------------------------------------
 
 INDEX_NAMES = ("", "Unnamed: 0")
@@ -248,23 +251,28 @@ def infer_columns(table: pa.Table) -> Dialect:
     )
 
 
-def hint(texts: Sequence[str], dtype: DType, table: str) -> str:
-    """What to declare so that texts which are none of this type could be read, or ""."""
-    if dtype is DType.STRING:
-        return ""
-    inferred = infer_columns(pa.table({"column": pa.array(texts, pa.string())}))
-    names = {DType.TIMESTAMP: ("time", "missing"), DType.BOOL: ("true", "false", "missing")}.get(
-        dtype, ("decimal", "thousands", "missing")
-    )
-    settings = {name: value for name, value in inferred.settings().items() if name in names}
-    if isinstance(form := settings.get("time"), dict):
-        settings["time"] = form["column"]
-    tokens = [text for text in dict.fromkeys(texts) if text in TOKENS]
-    settings |= {"missing": tokens} if tokens else {}
-    lines = [f"{name} = {toml_text(value)}" for name, value in settings.items()]
-    if dtype is DType.TIMESTAMP and not lines:
-        lines = [question.rpartition("declare ")[2] for question in inferred.questions]
-    return f" (if the source writes it so, declare [{table}.dialect] {' '.join(lines)})" if lines else ""
+def hint(text: str, dtype: DType, *, column: str, table: str) -> str:
+    """What to declare so that a text of a column which is none of its type could be read, or ""."""
+    line = _line_for(text.strip(), dtype, column) if dtype is not DType.STRING else ""
+    return f" (if the source writes it so, declare [{table}.dialect] {line})" if line else ""
+
+
+@lru_cache(maxsize=1000)
+def _line_for(text: str, dtype: DType, column: str) -> str:
+    if text in TOKENS:
+        return f"missing = {toml_text([text])}"
+    values, notes = pa.array([text], pa.string()), _Notes(because=[], questions=[])
+    match dtype:
+        case DType.TIMESTAMP:
+            return " or ".join(f"time = {toml_text(form)}" for form in _forms_of(values))
+        case DType.BOOL:
+            words = [pair for pair in WORDS if text.lower() in pair]
+            return f"true = {toml_text([words[0][0]])} false = {toml_text([words[0][1]])}" if words else ""
+        case _:
+            style = _style_of({column: values}, notes)
+            return (
+                _style_text(style) or notes.questions[0].rpartition("declare ")[2] if notes.questions or style != _STYLES[0] else ""
+            )
 
 
 def toml_text(value: object) -> str:

@@ -3,7 +3,6 @@
 Belongs here: finding files and turning their bytes into text columns. Does not: what the columns mean (`stages.clean`).
 """
 
-import codecs
 import hashlib
 import re
 import zipfile
@@ -19,8 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from ml_assets.sources.csv_form import likely_encoding, other_separator
-from ml_assets.sources.dialect import INDEX_NAMES, Dialect, toml_text
+from ml_assets.sources.csv_form import other_separator
+from ml_assets.sources.dialect import INDEX_NAMES, USUAL_DIALECT, Dialect, toml_text
+from ml_assets.sources.encodings import in_utf8
 from ml_assets.sources.limits import USUAL, Limits, unpacked
 from ml_assets.sources.quotes import quote_fault
 from ml_assets.use_case import Batch, Day
@@ -28,7 +28,6 @@ from ml_assets.use_case import Batch, Day
 PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _BLOCK = 2**20
-USUAL_DIALECT = Dialect()
 
 
 def delivered_as(name: str) -> str:
@@ -187,33 +186,11 @@ def text_columns(content: bytes, dialect: Dialect = USUAL_DIALECT, limits: Limit
     names = [name or f"unnamed {place}" for place, name in enumerate(names, 1)][int(dialect.index) :]
     table = table.rename_columns(names)
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"header: column {', '.join(map(repr, twice))} appears more than once")
+        raise ValueError(f"header: column {', '.join(twice)} appears more than once")
     if len(names) == 1 and (separator := other_separator(content, dialect.separator)):
         told = f"separator = {toml_text(separator)}"
         raise ValueError(f"header: one column, {names[0]!r}, and {separator!r} in each row: {dialect.cure(told)}")
     return table
-
-
-def in_utf8(content: bytes, dialect: Dialect) -> bytes:
-    """The text in UTF-8, without the mark of an encoding at its beginning.
-
-    Raises:
-        ValueError: it is not in the encoding of the dialect; names the row and the encoding that it may be in.
-    """
-    encoding = "utf-8" if dialect.encoding.lower() == "utf-8-sig" else dialect.encoding
-    plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
-    if plain and b"\0" in content[:4096] and (other := likely_encoding(content)) != "utf-8":
-        raise ValueError(f"header: not UTF-8 (it has NULs): {dialect.cure(f'encoding = {toml_text(other)}')}")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start)
-        told = f"encoding = {toml_text(likely_encoding(content))}"
-        name = "UTF-8" if plain else dialect.encoding
-        raise ValueError(f"row {row}: not {name} ({error.reason}): {dialect.cure(told)}") from error
-    if plain:
-        return content.removeprefix(codecs.BOM_UTF8)
-    return text.removeprefix("\ufeff").encode()
 
 
 def _parsed(content: bytes, dialect: Dialect, limits: Limits) -> pa.Table:

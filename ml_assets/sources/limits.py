@@ -15,6 +15,8 @@ from typing import IO
 _CHUNK = 2**20
 _USUAL_RATIO = 64
 """Text packs 3 to 30 times; what packs better is counted before it is held in memory."""
+MOST_NESTING = 500
+"""The reader of JSON recurses, and gives up at about 900."""
 _DEEPER_OR_NOT = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{310}")
 """More digits than the largest float has."""
@@ -45,11 +47,15 @@ class Limits:
         for name in LIMITS:
             if getattr(self, name) < (0 if name in ("field_lines", "rows_in_field") else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.nesting > MOST_NESTING:
+            raise ValueError(f"nesting is {self.nesting}, expected at most {MOST_NESTING}, which is what can be read")
 
     def exceeded(self, what: str, name: str, got: int) -> str:
         """What to say of something that holds more than the limit of that name."""
         limit = getattr(self, name)
-        return f"{what}, expected at most {limit:,}: if it is right, declare [{self.table}.limits] {name} = {max(got, 2 * limit)}"
+        if name == "nesting" and got > MOST_NESTING:
+            return f"{what}, expected at most {limit:,}"
+        return f"{what}, expected at most {limit:,}: if it is right, declare [{self.table}.limits] {name} = {got or 10 * limit}"
 
 
 LIMITS = tuple(name for name in Limits.__dataclass_fields__ if name != "table")
@@ -65,7 +71,7 @@ def unpacked(path: Path, packed: bytes, limits: Limits = USUAL) -> bytes:
     """
     match path.suffix:
         case ".gz":
-            return _within(lambda: gzip.open(io.BytesIO(packed)), len(packed), limits)
+            return _within(lambda: gzip.GzipFile(fileobj=io.BytesIO(packed)), len(packed), limits)
         case ".zip":
             with zipfile.ZipFile(io.BytesIO(packed)) as archive:
                 members = [name for name in archive.namelist() if name.endswith(".csv")]
@@ -76,7 +82,7 @@ def unpacked(path: Path, packed: bytes, limits: Limits = USUAL) -> bytes:
             return packed
 
 
-def _within(opened: Callable[[], IO[bytes]], packed: int, limits: Limits) -> bytes:
+def _within(opened: Callable[[], IO[bytes] | gzip.GzipFile], packed: int, limits: Limits) -> bytes:
     chunks: list[bytes] = []
     size, held = 0, True
     with opened() as stream:

@@ -26,6 +26,21 @@ or in a database, with `${NAME}` for what stands in the environment:
     [transactions]
     rows = "payments"                       # a table, or a query
 
+Of each, how it is written, and how much it may hold, where that is not what most programs write (`sources.dialect`, `sources.limits`):
+
+    [transactions.dialect]                  # columns by their names in the files
+    separator = ";"                         # of CSV; and encoding = "cp1252", and index = true for a first column without a name
+    decimal = ","
+    thousands = "."
+    missing = ["NA", "null"]                # or {amount = ["NA"]}
+    time = "%d/%m/%Y %H:%M"                 # or "epoch seconds", or {TX_DATETIME = "%d/%m/%Y %H:%M"}
+    true = ["yes"]
+    false = ["no"]
+    uuid = ["ID"]                           # 16 bytes
+
+    [transactions.limits]
+    field_lines = 100
+
 or in messages of Kafka:
 
     [kafka]                                 # settings of librdkafka, passed on as they are
@@ -70,13 +85,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources.delivered import Delivered, is_timezone
+from ml_assets.sources.dialect import Dialect
 from ml_assets.sources.files import as_day, digest
 from ml_assets.sources.http import Pages, Paging, Stream
 from ml_assets.sources.kafka import Topic
 from ml_assets.sources.landing import Feed, LandedRows, Landing
+from ml_assets.sources.limits import USUAL, Limits
 from ml_assets.sources.mapped import DAY, SUFFIXES, MappedFiles
 from ml_assets.sources.sql import SqlRows
-from ml_assets.use_case import Day, Extract, UseCase, shift
+from ml_assets.sources.time_format import ISO
+from ml_assets.use_case import Day, DType, Extract, UseCase, shift
 
 
 def _day(value: object) -> Day:
@@ -146,6 +164,68 @@ class GlueMapping(BaseModel):
     arguments: dict[str, str] = Field(default_factory=dict)
 
 
+class DialectMapping(BaseModel):
+    """As `dialect.Dialect`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    separator: str = ","
+    encoding: str = "utf-8"
+    decimal: str = "."
+    thousands: str = ""
+    missing: list[str] | dict[str, list[str]] = Field(default_factory=list)
+    time: str | dict[str, str] = ISO
+    true: list[str] = Field(default_factory=list)
+    false: list[str] = Field(default_factory=list)
+    uuid: list[str] = Field(default_factory=list)
+    index: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        self.of("")
+        return self
+
+    def of(self, table: str) -> Dialect:
+        """The dialect of a table."""
+        missing, time = self.missing, self.time
+        return Dialect(
+            separator=self.separator,
+            encoding=self.encoding,
+            decimal=self.decimal,
+            thousands=self.thousands,
+            missing=tuple((name, tuple(texts)) for name, texts in missing.items()) if isinstance(missing, dict) else tuple(missing),
+            time=tuple(time.items()) if isinstance(time, dict) else time,
+            true=tuple(self.true),
+            false=tuple(self.false),
+            uuid=tuple(self.uuid),
+            index=self.index,
+            table=table,
+        )
+
+
+class LimitsMapping(BaseModel):
+    """As `limits.Limits`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    unpacked_bytes: int = USUAL.unpacked_bytes
+    nesting: int = USUAL.nesting
+    field_characters: int = USUAL.field_characters
+    field_lines: int = USUAL.field_lines
+    rows_in_field: int = USUAL.rows_in_field
+    page_bytes: int = USUAL.page_bytes
+    event_bytes: int = USUAL.event_bytes
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        self.of("")
+        return self
+
+    def of(self, table: str) -> Limits:
+        """The limits of a table."""
+        return Limits(**self.model_dump(), table=table)
+
+
 class TableMapping(BaseModel):
     """Where the rows of one table are."""
 
@@ -173,6 +253,10 @@ class TableMapping(BaseModel):
     delay_days: float = Field(default=0, ge=0, allow_inf_nan=False)
     glue: GlueMapping | None = None
     """The job that writes `files`, one a day."""
+    dialect: DialectMapping | None = None
+    """How the rows are written; of a table with `of`, as the other's unless it says so itself."""
+    limits: LimitsMapping | None = None
+    """How much is refused when it holds more; likewise."""
 
     def of_columns(self, names: Sequence[str] | None) -> Self:
         """The same rows, of these columns alone."""
@@ -332,6 +416,7 @@ def source_of(
     may_lack: Sequence[str] = (),
     present: str | None = None,
     otherwise: str | None = None,
+    dtypes: Mapping[str, DType] = MappingProxyType({}),
 ) -> MappedFiles | SqlRows | LandedRows:
     """The source of one table.
 
@@ -344,6 +429,7 @@ def source_of(
         may_lack: columns that are delivered without values from a file, or a database, that has no such column.
         present: delivered column; rows without a value in it are left out.
         otherwise: the table whose rows these are where the mapping has no such table.
+        dtypes: what delivered columns are to become, so that a decimal comma is looked for in numbers only.
 
     Raises:
         ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
@@ -361,10 +447,10 @@ def source_of(
     inherited = {name: column for name, column in files_of.columns.items() if known is None or name in known}
     columns = dict.fromkeys(optional, "") | inherited | declared.columns
     columns = {name: column for name, column in columns.items() if name not in declared.delayed}
+    where = table if table in mapping.tables else str(otherwise)
     if present is not None and not columns.get(present):
         raise ValueError(
-            f"{mapping.file}: no column {present} of [{table if table in mapping.tables else otherwise}]: expected columns.{present} there, or "
-            f"a table [{table}] that has it"
+            f"{mapping.file}: no column {present} of [{where}]: expected columns.{present} there, or a table [{table}] that has it"
         )
     _require_known(mapping, table, [*columns, *declared.delayed], known, optional)
     if not columns.get(day_column) and day_column not in declared.delayed:
@@ -377,11 +463,16 @@ def source_of(
         where=(declared.flag, declared.flag_is) if declared.flag else None,
         present=columns[present] if present is not None else None,
         may_lack=tuple(may_lack),
+        dialect=(declared.dialect or files_of.dialect or DialectMapping()).of(where),
+        limits=(declared.limits or files_of.limits or LimitsMapping()).of(where),
+        dtypes=dict(dtypes),
     )
+    if faults := list(delivered.faults()):
+        raise ValueError(f"{mapping.file}: [{table}] {'; '.join(faults)}")
     try:
         if files_of.rows is not None:
             return SqlRows(url=mapping.database or "", rows=files_of.rows, delivered=delivered, complete_to=mapping.end)
-        if (feed := _feed_of(mapping, files_of)) is not None:
+        if (feed := _feed_of(mapping, files_of, delivered.limits)) is not None:
             return _landed(feed, delivered, landings or LocalFolder(mapping.file.parent), table, mapping.end)
     except ValueError as error:
         raise ValueError(f"{mapping.file}: [{table}] {error}") from None
@@ -396,6 +487,9 @@ def source_of(
         present=delivered.present,
         may_lack=delivered.may_lack,
         complete_to=mapping.end,
+        dialect=delivered.dialect,
+        limits=delivered.limits,
+        dtypes=delivered.dtypes,
     )
 
 
@@ -444,21 +538,22 @@ def _one_a_day(pattern: str | None) -> bool:
     )
 
 
-def _feed_of(mapping: FileMapping, declared: TableMapping) -> Feed | None:
+def _feed_of(mapping: FileMapping, declared: TableMapping, limits: Limits) -> Feed | None:
     if declared.topic is not None:
         return Topic(topic=declared.topic, settings=mapping.kafka)
     if declared.pages is not None:
-        return Pages(**declared.pages.model_dump())
+        return Pages(**declared.pages.model_dump(), limits=limits)
     if declared.stream is not None:
-        return Stream(**declared.stream.model_dump())
+        return Stream(**declared.stream.model_dump(), limits=limits)
     return None
 
 
 def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, complete_to: Day | None) -> LandedRows:
-    if faults := list(delivered.faults()):
-        raise ValueError("; ".join(faults))
     # What of a message decides about its day, decides where it lands: another declaration begins anew.
-    by = digest(repr((feed.name, delivered.time, *filter(None, [delivered.present]))).encode())[:8]
+    column = delivered.time.column
+    read_by = (delivered.dialect.time_of(column), delivered.dialect.missing_of(column))
+    rows = () if delivered.present is None else (delivered.present, delivered.dialect.missing_of(delivered.present))
+    by = digest(repr((feed.name, delivered.time, *(() if read_by == (ISO, ()) else read_by), *rows)).encode())[:8]
     landing = Landing(root=landings, name=f"{table}-{by}", feed=feed, delivered=delivered)
     return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
 
@@ -507,7 +602,13 @@ def _fault(fault: Any) -> str:
     """One line of pydantic's account, with what it got where that is short."""
     field = ".".join(str(part) for part in fault["loc"] if part != "tables")
     if fault["type"] == "extra_forbidden":
-        forms: dict[str, type[BaseModel]] = {"pages": PagesMapping, "stream": StreamMapping, "glue": GlueMapping}
+        forms: dict[str, type[BaseModel]] = {
+            "pages": PagesMapping,
+            "stream": StreamMapping,
+            "glue": GlueMapping,
+            "dialect": DialectMapping,
+            "limits": LimitsMapping,
+        }
         form = forms.get(str(fault["loc"][-2]), TableMapping)
         return f"{field}: unknown, expected {', '.join(form.model_fields)}"
     told = str(fault["msg"]).removeprefix("Value error, ")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,8 +18,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from ml_assets.sources.canonical import written
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
+from ml_assets.sources.dialect import toml_text
 from ml_assets.sources.files import digest, united
+from ml_assets.sources.time_format import EPOCHS, ISO
 from ml_assets.use_case import Batch, Day, shift
 
 AT_ONCE = 50_000
@@ -222,7 +226,7 @@ class SqlRows:
         streaming = connection.execution_options(stream_results=True, yield_per=AT_ONCE)
         with closing(streaming.execute(statement, time.bounds(day))) as found:
             for rows in found.partitions(AT_ONCE):
-                arrays = [_array(values) for values in zip(*rows, strict=True)]
+                arrays = [_array(values, marks=self.delivered.dialect.writes_numbers) for values in zip(*rows, strict=True)]
                 yield as_delivered(pa.RecordBatch.from_arrays(arrays, names))
 
 
@@ -245,6 +249,7 @@ class _Time:
             NoOrderError: days of times of this kind cannot be found by comparing them.
         """
         zone, delay = ZoneInfo(delivered.timezone), delivered.time.delay
+        form = delivered.dialect.time_of(name)
         kind = next(
             kind
             for kind, fits in (
@@ -252,11 +257,20 @@ class _Time:
                 ("instant", isinstance(last, datetime) and last.tzinfo is not None),
                 ("clock", isinstance(last, datetime)),
                 ("date", isinstance(last, date)),
-                ("text", isinstance(last, str)),
+                ("epoch", form in EPOCHS and isinstance(last, int | float | Decimal)),
+                ("text", isinstance(last, str) and form == ISO),
                 ("other", True),
             )
             if fits
         )
+        if kind == "other" and isinstance(last, str):
+            raise NoOrderError(
+                f"column {name} is text such as {last!r} in the form {form!r}, by which a database cannot find the rows of a day: expected "
+                f"ISO 8601, or `rows` as a query that converts it, such as one with to_timestamp"
+            )
+        if kind == "other" and isinstance(last, int | float | Decimal):
+            told = delivered.dialect.cure(f"time = {toml_text({name: 'epoch seconds'})} (or milliseconds, microseconds)")
+            raise NoOrderError(f"column {name} holds {type(last).__name__}, expected a time, a date or text in ISO 8601, or {told}")
         if kind == "other":
             raise NoOrderError(f"column {name} holds {type(last).__name__}, expected a time, a date or text in ISO 8601")
         if delay and kind in ("clock", "date", "text") and delivered.timezone != "UTC":
@@ -272,6 +286,8 @@ class _Time:
                 expected = f"ISO 8601, in UTC or the clock time of {delivered.timezone}"
                 raise NoOrderError(f"column {name} is text such as {last!r}, expected {expected}")
             return cls(kind=kind, last=told, delivered=delivered)
+        if kind == "epoch":
+            last = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(last * (10**6 // EPOCHS[form])))
         at = (last if isinstance(last, datetime) else datetime.fromisoformat(last.isoformat())) + delay
         return cls(kind=kind, last=(at.astimezone(zone) if at.tzinfo else at).date().isoformat(), delivered=delivered)
 
@@ -283,6 +299,10 @@ class _Time:
         match self.kind:
             case "instant":
                 found = [start.replace(tzinfo=zone).astimezone(UTC) - delay for start in starts]
+            case "epoch":
+                per_second = EPOCHS[self.delivered.dialect.time_of(self.delivered.time.column)]
+                moments = [start.replace(tzinfo=zone).astimezone(UTC) - delay for start in starts]
+                found = [int(moment.timestamp()) * per_second for moment in moments]
             case "date":
                 found = [(start - delay).date() for start in starts]
             case "text":
@@ -292,12 +312,20 @@ class _Time:
         return {"from_then": found[0], "to_then": found[1]}
 
 
-def _array(values: Sequence[Any]) -> pa.Array:
-    """Values of a column, whatever type the driver gave them; what Arrow does not know, such as a UUID, is its text."""
+def _array(values: Sequence[Any], *, marks: bool) -> pa.Array:
+    """Values of a column, whatever type the driver gave them; what Arrow does not know is its text.
+
+    Args:
+        marks: whether a column of several types, as SQLite has them, says which of its values were numbers.
+    """
+    known = [None if isinstance(value, Decimal) and value.is_nan() else value for value in values]
     try:
-        return pa.array(values)
+        return pa.array(known)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+        texts = [None if value is None else str(value) for value in known]
+        return (
+            written(texts, [isinstance(value, int | float | Decimal) for value in known]) if marks else pa.array(texts, pa.string())
+        )
 
 
 def _without_password(error: Exception, url: str) -> str:
