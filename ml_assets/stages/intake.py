@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.stages.clean import PATTERNS, WANTED, shown
+from ml_assets.stages.dates import instant_of, is_date
 from ml_assets.stages.questions import microseconds
 from ml_assets.use_case import Column, Day, DType, Table, nullable_dtype
 
@@ -176,7 +177,7 @@ def _kept(columns: list[tuple[str, Callable[[Any], Any]]], content: Mapping[str,
 
 def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
     """What a value must be, as a function from it to what is kept; it raises ValueError with the rule that is broken."""
-    parse = _PARSERS[column.dtype] if parses else _as_declared
+    parse = _parser(column) if parses else _as_declared
     low, high, allowed = column.minimum, column.maximum, frozenset(column.allowed)
     blank, fill, nullable = column.impossible == "blank", column.fill, column.nullable
     outside = f"is not one of {', '.join(column.allowed)}"
@@ -268,6 +269,18 @@ def _instant(value: Any) -> int | None:
     if not FIRST <= found <= LAST:
         raise ValueError(WANTED[DType.TIMESTAMP])
     return found
+
+
+def _parser(column: Column) -> Callable[[Any], Any]:
+    if column.dtype is not DType.TIMESTAMP:
+        return _PARSERS[column.dtype]
+
+    def parse(value: Any) -> int | None:
+        if isinstance(value, str) and len(text := value.strip()) == 10 and is_date(text):
+            return instant_of(text, column)
+        return _instant(value)
+
+    return parse
 
 
 def _microseconds(span: timedelta) -> int:
