@@ -4,7 +4,7 @@ Belongs here: arithmetic on arrays, and what a clock time means. Does not: where
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from datetime import timezone as fixed
 from typing import Literal
 
@@ -21,7 +21,7 @@ _CLOCK = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?"
 _OFFSET = r"(Z|[+-][0-9]{2}:?[0-9]{2})"
 _DAY = timedelta(days=1)
 _LAST_MOMENT = _DAY - timedelta(microseconds=1)
-_FIRST, _LAST = datetime(1, 1, 1, tzinfo=fixed.utc), datetime(9999, 12, 31, 23, 59, 59, tzinfo=fixed.utc)
+_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 Dates = Literal["start", "end"]
 """Which instant of its day a date without a time of day is delivered as."""
@@ -116,9 +116,7 @@ def dates_among(values: pa.Array, timezone: str) -> DateShare:
     """
     moments = _moments(values, timezone, timedelta(0), None)
     dates, midnight = moments.dated, moments.clock == moments.clock.dt.floor("D")
-    return DateShare(
-        times=int(moments.clock.notna().sum()), dates=int(dates.sum()), midnights=int((midnight & ~dates).sum())
-    )
+    return DateShare(times=int(moments.clock.notna().sum()), dates=int(dates.sum()), midnights=int((midnight & ~dates).sum()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,10 +161,11 @@ def _moments(values: pa.Array, timezone: str, delay: timedelta, dates: Dates | N
 
 
 def _of_dates(days: pd.Series, timezone: str, *, last: bool) -> pd.Series:
-    """The first or the last instant of days; where clocks never show midnight a day begins when they are changed, where twice with the first."""
+    """The first or the last instant of days: one without a midnight begins when clocks are changed, one with two at the first."""
     begins = _within(days + _DAY if last else days, timezone)
-    instants: pd.Series = begins.dt.tz_localize(timezone, ambiguous=np.ones(len(begins), dtype=bool), nonexistent="shift_forward")
-    return instants.dt.tz_convert("UTC") - (_DAY - _LAST_MOMENT if last else timedelta(0))
+    first = np.ones(len(begins), dtype=np.bool_)
+    instants: pd.Series = begins.dt.tz_localize(timezone, ambiguous=first, nonexistent="shift_forward").dt.tz_convert("UTC")
+    return instants - (_DAY - _LAST_MOMENT if last else timedelta(0))
 
 
 def _within(times: pd.Series, timezone: str) -> pd.Series:

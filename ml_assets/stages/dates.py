@@ -2,8 +2,8 @@
 
 Belongs here: the first and the last instant of a date. Does not: how a source writes one (`sources.as_text`).
 
-An event of a date is asked about at its first instant, and counts as a fact from its last: in which order the events of a date happened nobody
-knows, so none of them sees another, while all of the next date see them.
+An event of a date is asked about at its first instant, and counts as a fact from its last: nobody knows in which order the events of a date
+happened, so none of them sees another, while all of the next date see them.
 """
 
 import re
