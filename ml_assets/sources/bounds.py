@@ -46,8 +46,16 @@ class Bounds:
         first = self.earliest or _years_before(self.start, YEARS_BEFORE_START)
         if self.latest is not None:
             return max(first, FIRST), min(self.latest, LAST)
-        tomorrow = (self.now().astimezone(ZoneInfo(timezone)).date() + timedelta(days=1)).isoformat()
+        tomorrow = shift(self._today(timezone), 1)
         return max(first, FIRST), min(max(tomorrow, self.end or tomorrow), LAST)
+
+    def arrival_days(self, timezone: str) -> tuple[Day, Day]:
+        """The first and the last day of the case on which something can have come until now: the clock of a sender may be wrong."""
+        last = min([self._today(timezone), *([shift(self.end, -1)] if self.end else [])])
+        return self.start, max(self.start, last)
+
+    def _today(self, timezone: str) -> Day:
+        return self.now().astimezone(ZoneInfo(timezone)).date().isoformat()
 
     @property
     def declared(self) -> tuple[Any, ...]:
