@@ -187,6 +187,8 @@ def _given(values: pa.Array) -> tuple[pd.Series, pd.Series, pd.Series]:
         shown = _parsed(text, f"{_DATE}({_CLOCK})?$").dt.tz_localize(None)
         dated = pc.fill_null(pc.equal(pc.utf8_length(text), 10), False).to_pandas()
         return instants, shown, dated & shown.notna()
+    if _IS.is_null(values.type):  # of a column without any value
+        values = pc.cast(values, pa.timestamp("us"))
     if dated := _IS.is_date(values.type):
         values = pc.cast(values, pa.timestamp("ms"))
     if not _IS.is_timestamp(values.type):

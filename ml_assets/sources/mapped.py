@@ -273,7 +273,7 @@ def _content(folder: Folder, found: Found, reading: _Reading) -> Content:
     timeless = False
     with _opened(folder, found.name, reading.missing) as opened:
         time = reading.time
-        if time.column not in opened.columns:
+        if time.column not in opened.columns and (opened.columns or any(opened.sizes)):  # no line of JSON has no columns
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
         needed = reading.needed(opened.columns)
         for part in range(len(opened.sizes)):

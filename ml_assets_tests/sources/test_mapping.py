@@ -157,12 +157,12 @@ def test_what_the_mapping_says_is_what_is_read(file: Path) -> None:
         (
             'end = "2018-08-09"',
             'until = "x"',
-            "unknown until; expected start, end, first_go_live, timezone, folder, database, kafka and",
+            "unknown until; expected start, end, first_go_live, earliest, latest, timezone, folder, database, kafka and",
         ),
         (
             'end = "2018-08-09"',
             'file = "x"',
-            "unknown file; expected start, end, first_go_live, timezone, folder, database, kafka and",
+            "unknown file; expected start, end, first_go_live, earliest, latest, timezone, folder, database, kafka and",
         ),
         ('end = "2018-08-09"', "end = ", "expected a TOML file: "),
         ('files = "cards/*.csv"', "", "transactions: expected one of `files`, `rows`, `topic`, `pages`, `stream` and `of`"),

@@ -117,7 +117,10 @@ def test_a_date_without_a_time_of_day_means_what_its_column_declares() -> None:
         "2018-11-03T03:00:00+00:00",
         "2018-11-03T10:00:00+00:00",
     ]
-    assert cleaned.rows["ends"].dropna().astype("str").tolist() == ["2018-11-04 02:59:59.999999+00:00", "9999-12-31 02:59:59.999999+00:00"]
+    assert cleaned.rows["ends"].dropna().astype("str").tolist() == [
+        "2018-11-04 02:59:59.999999+00:00",
+        "9999-12-31 02:59:59.999999+00:00",
+    ]
 
 
 def test_a_date_without_a_time_of_day_is_rejected_with_the_cure_where_none_is_declared() -> None:

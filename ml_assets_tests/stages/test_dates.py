@@ -44,7 +44,9 @@ def test_a_day_begins_behind_the_day_before_and_all_of_it_is_between(day: date, 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kolkata"])
 def test_what_has_a_time_of_day_counts_from_it(zone: str) -> None:
-    times = pd.Series(pd.to_datetime(["2024-01-05T14:30:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"], utc=True, format="ISO8601"))
+    times = pd.Series(
+        pd.to_datetime(["2024-01-05T14:30:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"], utc=True, format="ISO8601")
+    )
     times.index = [7, 3, 5]
     pd.testing.assert_series_equal(known_from(times, zone), times.dt.as_unit("us"))
 
