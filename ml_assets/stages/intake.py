@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ml_assets.stages.clean import PATTERNS, WANTED, shown
+from ml_assets.stages.availability import microseconds
+from ml_assets.stages.clean import PATTERNS, WANTED, expected
 from ml_assets.stages.dates import instant_of, is_date
-from ml_assets.stages.questions import microseconds
-from ml_assets.use_case import Column, Day, DType, Table, nullable_dtype
+from ml_assets.stages.spelling import canonical
+from ml_assets.stages.values import shown
+from ml_assets.use_case import Column, Day, DType, Spelling, Table, nullable_dtype
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -212,6 +214,26 @@ def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
     return rules
 
 
+def _parser(column: Column) -> Callable[[Any], Any]:
+    """From a delivered value to the one that is kept."""
+    if column.dtype is DType.TIMESTAMP:
+        return _time_parser(column)
+    if column.spelling is Spelling.TEXT:
+        return _PARSERS[column.dtype]
+    spelling, rule = column.spelling, expected(column)
+
+    def spelled(value: Any) -> str | None:
+        # A number or a truth value of JSON is what a source would write it as.
+        text = _string(str(value) if isinstance(value, bool | float) else value)
+        if text is None:
+            return None
+        if (word := canonical(text, spelling)) is None:
+            raise ValueError(rule)
+        return word
+
+    return spelled
+
+
 def _as_declared(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -271,9 +293,8 @@ def _instant(value: Any) -> int | None:
     return found
 
 
-def _parser(column: Column) -> Callable[[Any], Any]:
-    if column.dtype is not DType.TIMESTAMP:
-        return _PARSERS[column.dtype]
+def _time_parser(column: Column) -> Callable[[Any], Any]:
+    """A date without a time of day is what the column says, if anything."""
 
     def parse(value: Any) -> int | None:
         if isinstance(value, str) and len(text := value.strip()) == 10 and is_date(text):
