@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from ml_assets.sources.as_text import days_of, plain, text_of
 from ml_assets.sources.delivered import is_timezone
-from ml_assets.sources.files import PROVENANCE, text_columns, unpacked
+from ml_assets.sources.files import PROVENANCE, text_columns
 from ml_assets.sources.json_lines import lines_as_columns
+from ml_assets.sources.limits import unpacked
 from ml_assets.use_case import Day, day_range, shift
 
 MOST_CATEGORIES = 50
@@ -173,7 +174,7 @@ def _read(file: Path) -> pa.Table:
             table = pq.read_table(file)
         else:
             content = unpacked(file, file.read_bytes())
-            table = lines_as_columns(content) if ".jsonl" in file.suffixes else text_columns(content, missing=("",))
+            table = lines_as_columns(content) if ".jsonl" in file.suffixes else text_columns(content)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise CannotInferError(f"--from: {file} cannot be read: {error}") from error
     if not table.num_rows:

@@ -6,6 +6,7 @@ Belongs here: arithmetic on arrays, and what a clock time means. Does not: where
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import timezone as fixed
+from decimal import Decimal
 from typing import Literal
 
 import numpy as np
@@ -13,29 +14,46 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.sources.iso import CLOCK, DATE, INSTANT, as_most_write
+
 _IS = pa.types
 _NUMBERS = (_IS.is_integer, _IS.is_floating, _IS.is_decimal, _IS.is_boolean, _IS.is_null)
 _OTHERS = (_IS.is_string, _IS.is_date, _IS.is_time, _IS.is_binary, _IS.is_large_binary, _IS.is_fixed_size_binary)
-_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_CLOCK = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?"
-_OFFSET = r"(Z|[+-][0-9]{2}:?[0-9]{2})"
 _DAY = timedelta(days=1)
 _LAST_MOMENT = _DAY - timedelta(microseconds=1)
 _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 Dates = Literal["start", "end"]
 """Which instant of its day a date without a time of day is delivered as."""
+_CLOCK_TIME = f"^{DATE}({CLOCK})?$"
+_HYPHENS = (8, 13, 18, 23)
+"""Where the text of a UUID has them."""
 
 
 def plain(values: pa.Array) -> pa.Array:
-    """The same values, text as `string` however it was encoded: what the other functions here take."""
+    """The same values, text as `string` however it was encoded, and UUIDs as text: what the other functions here take."""
     if _IS.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if isinstance(values.type, pa.UuidType):
+        return uuid_text(values.storage)
+    if isinstance(values.type, pa.BaseExtensionType):
+        values = values.storage
     return pc.cast(values, pa.string()) if _IS.is_large_string(values.type) or _IS.is_string_view(values.type) else values
 
 
+def uuid_text(values: pa.Array) -> pa.Array:
+    """16 bytes each, as a UUID is written: small hexadecimal digits with hyphens."""
+    count, start = len(values), values.offset * 16
+    digits = np.frombuffer(values.buffers()[1], np.uint8)[start : start + count * 16]
+    digits = np.frombuffer(digits.tobytes().hex().encode(), np.uint8).reshape(count, 32)
+    text = np.full((count, 36), ord("-"), np.uint8)
+    text[:, [place for place in range(36) if place not in _HYPHENS]] = digits
+    written = pa.FixedSizeBinaryArray.from_buffers(pa.binary(36), count, [None, pa.py_buffer(text.tobytes())])
+    return pc.if_else(values.is_valid(), pc.cast(written, pa.string()), None)
+
+
 def text_of(values: pa.Array, timezone: str) -> pa.Array:
-    """Each value as text, a time as `time_text` says; null stays null, while the not-a-number of a float is "nan".
+    """Each value as text, a time as `time_text` says; null stays null, and the not-a-number of a float is null, too.
 
     Raises:
         ValueError: the type has no text of its own, such as a list, or bytes are not UTF-8.
@@ -44,8 +62,18 @@ def text_of(values: pa.Array, timezone: str) -> pa.Array:
         return time_text(values, timezone, timedelta(0))
     if not any(fits(values.type) for fits in (*_NUMBERS, *_OTHERS)):
         raise ValueError(f"is {values.type}, expected numbers, text, times, dates, true or false")
+    if _IS.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
     # Arrow writes a float in the fewest digits that read back the same.
-    return pc.cast(values, pa.string())
+    text = pc.cast(values, pa.string())
+    return _without_exponents(text) if _IS.is_decimal(values.type) else text
+
+
+def _without_exponents(text: pa.Array) -> pa.Array:
+    """Decimals in full: Arrow writes 0.0000001 as 1E-7."""
+    if not pc.any(pc.match_substring(text, "E")).as_py():
+        return text
+    return pa.array([each and format(Decimal(each), "f") for each in text.to_pylist()], pa.string())
 
 
 def time_text(values: pa.Array, timezone: str, delay: timedelta, dates: Dates | None = None) -> pa.Array:
@@ -180,13 +208,16 @@ def _given(values: pa.Array) -> tuple[pd.Series, pd.Series, pd.Series]:
             instants: pd.Series = in_utc.to_pandas()
             return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]"), _none_of(instants)
         # One time with nanoseconds would have all of them parsed as such, which range from 1677 to 2262 only.
-        text = pc.replace_substring_regex(values, r"(\.[0-9]{6})[0-9]+", r"\1")
-        instants = _parsed(text, f"{_DATE}{_CLOCK}{_OFFSET}$")
+        text = pc.replace_substring_regex(values, r"([.,][0-9]{6})[0-9]+", r"\1")
+        instants = _parsed(text, INSTANT)
         if instants.notna().all():  # as most are, and to look for others takes as long again
             return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]"), _none_of(instants)
-        shown = _parsed(text, f"{_DATE}({_CLOCK})?$").dt.tz_localize(None)
+        clocks = _parsed(text, _CLOCK_TIME)
+        if (instants.isna() & clocks.isna() & text.is_valid().to_pandas()).any():
+            spelled = as_most_write(text)
+            instants, clocks = _parsed(spelled, INSTANT), _parsed(spelled, _CLOCK_TIME)
         dated = pc.fill_null(pc.equal(pc.utf8_length(text), 10), False).to_pandas()
-        return instants, shown, dated & shown.notna()
+        return instants, clocks.dt.tz_localize(None), dated & clocks.notna()
     if _IS.is_null(values.type):  # of a column without any value
         values = pc.cast(values, pa.timestamp("us"))
     if dated := _IS.is_date(values.type):

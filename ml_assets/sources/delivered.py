@@ -16,8 +16,12 @@ import pyarrow.compute as pc
 
 from ml_assets.sources.as_text import Dates, days_of, plain, text_of, time_text
 from ml_assets.sources.bounds import Bounds, later
+from ml_assets.sources.canonical import NOT_READ, REFUSED, canonical, text_alone
+from ml_assets.sources.dialect import USUAL_DIALECT, Dialect, hint
 from ml_assets.sources.files import with_provenance
-from ml_assets.use_case import Day
+from ml_assets.sources.limits import USUAL, Limits
+from ml_assets.sources.time_format import ISO
+from ml_assets.use_case import Day, DType
 
 _NO_DELAY, _DAY = timedelta(0), timedelta(days=1)
 
@@ -44,6 +48,11 @@ class Delivered:
     """Between which days times lie before they are delayed; a row outside counts as one without a time. None: between any."""
     dates: Dates | None = None
     """Which instant of its day a date without a time of day, or a midnight, is delivered as. None leaves a date to the table's contract."""
+    dialect: Dialect = USUAL_DIALECT
+    """How the source writes its values."""
+    limits: Limits = USUAL
+    dtypes: Mapping[str, DType] = field(default_factory=dict)
+    """What delivered columns are to become, where that decides how they are read."""
 
     @property
     def needed(self) -> dict[str, str]:
@@ -60,7 +69,7 @@ class Delivered:
     def time(self) -> "Time":
         """Which time of the source says to which day a row belongs."""
         column, delay = self._sources[self.day_column]
-        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where, dates=self.dates)
+        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where, dates=self.dates, dialect=self.dialect)
 
     def span(self) -> tuple[Day, Day] | None:
         """The first and the last day that rows can be of, as things are now; None for any."""
@@ -75,8 +84,11 @@ class Delivered:
     @property
     def meaning(self) -> tuple[object, ...]:
         """Everything on which it depends what is delivered of a row, for a version."""
-        dates = () if self.dates is None else (self.dates,)
-        return sorted(self._sources.items()), self.day_column, self.timezone, self.where, *dates
+        declared: tuple[object, ...] = (sorted(self._sources.items()), self.day_column, self.timezone, self.where)
+        declared += () if self.dates is None else (self.dates,)
+        if (self.dialect, self.limits) == (USUAL_DIALECT, USUAL):
+            return declared
+        return (*declared, self.dialect, self.limits, sorted(self.dtypes.items()) if self.dialect.needs_types else ())
 
     def lacking(self, there: Sequence[str]) -> str:
         """What of it a source with these columns does not have, or ""."""
@@ -113,7 +125,8 @@ class Delivered:
         Raises:
             ValueError: a column is of a type that has no text.
         """
-        return pa.table([self._values(rows, name) for name in self._sources], schema=self.schema)
+        values = pa.table([self._values(rows, name) for name in self._sources], schema=self.schema)
+        return values.append_column(NOT_READ, rows[REFUSED]) if REFUSED in rows.schema.names else values
 
     def no_rows(self) -> pa.Table:
         """So that the columns are there when no row is."""
@@ -127,6 +140,8 @@ class Delivered:
             yield f"the delayed {', '.join(empty)} has no column in the files"
         if not self._sources.get(self.day_column, ("",))[0]:
             yield f"the day column {self.day_column} has no column in the files"
+        if self.dialect.needs_types and not self.dtypes:
+            yield "the dialect says how numbers or true and false are written, and nobody says which columns are such: expected `dtypes`"
         if not is_timezone(self.timezone):
             yield f"the time zone is {self.timezone!r}, expected a name such as Europe/Berlin"
         elif self.bounds is not None and (days := self.bounds.days(self.timezone))[0] > days[1]:
@@ -136,10 +151,13 @@ class Delivered:
         column, delay = self._sources[name]
         if not column:
             return pa.nulls(rows.num_rows, pa.string())
+        is_time = name == self.day_column or name in self.delayed
+        dtype = DType.TIMESTAMP if is_time else self.dtypes.get(name)
         with naming(column):
-            if name == self.day_column or name in self.delayed:
-                return time_text(rows[column], self.timezone, delay, self.dates)
-            return text_of(rows[column], self.timezone)
+            values = canonical(rows[column], column, self.dialect, dtype, self.limits)
+            if is_time or (dtype is DType.TIMESTAMP and pa.types.is_string(values.type)):
+                return time_text(values, self.timezone, delay, self.dates if is_time else None)
+            return text_of(values, self.timezone)
 
     @property
     def _sources(self) -> dict[str, tuple[str, timedelta]]:
@@ -155,11 +173,13 @@ class Time:
     timezone: str
     where: tuple[str, str] | None
     dates: Dates | None = field(default=None, repr=False)  # by the others a landed feed is named, which stays where it is
+    dialect: Dialect = field(default=USUAL_DIALECT, repr=False)
 
     def days(self, batch: pa.RecordBatch) -> pa.Array:
         """The day of each row; null without a time that can be read."""
         with naming(self.column):
-            return days_of(batch[self.column], self.timezone, self.delay, self.dates)
+            times = canonical(batch[self.column], self.column, self.dialect, DType.TIMESTAMP, USUAL)
+            return days_of(times, self.timezone, self.delay, self.dates)
 
     def kept(self, batch: pa.RecordBatch) -> pa.Array:
         """Whether each row is to be kept."""
@@ -167,7 +187,18 @@ class Time:
             return pa.repeat(True, batch.num_rows)
         column, text = self.where
         with naming(column):
-            return pc.fill_null(pc.equal(text_of(batch[column], self.timezone), text), False)
+            return pc.fill_null(pc.equal(text_of(text_alone(batch[column]), self.timezone), text), False)
+
+    def fault(self, batch: pa.RecordBatch, row: int, before: int) -> str:
+        """Why a row is stray: its time cannot be read, or is out of bounds."""
+        [value] = text_of(text_alone(batch[self.column]).slice(row, 1), self.timezone).to_pylist()
+        got = "missing" if value is None else repr(value)
+        if self.days(batch.slice(row, 1))[0].is_valid:
+            return f"row {before + row + 1}: {self.column} is {got}, which is out of bounds"
+        form = self.dialect.time_of(self.column)
+        expected = "a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z" if form == ISO else f"a time by {form!r}"
+        cure = "" if value is None else hint(value, DType.TIMESTAMP, column=self.column, table=self.dialect.table)
+        return f"row {before + row + 1}: {self.column} is {got}, expected {expected}{cure}"
 
 
 def within(days: pa.Array, span: tuple[Day, Day] | None) -> pa.Array:

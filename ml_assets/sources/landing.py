@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from ml_assets.folders import Folder
 from ml_assets.sources.as_text import days_of
+from ml_assets.sources.canonical import REFUSED
 from ml_assets.sources.delivered import Delivered, not_delivered, within
 from ml_assets.sources.files import digest, united, with_provenance
 from ml_assets.sources.json_lines import members_of
@@ -26,8 +27,6 @@ from ml_assets.use_case import Batch, Day
 
 Position = Mapping[str, Any]
 """How far a feed was read, in its own terms; JSON."""
-NOT_READ = "not_read"
-"""Column with what arrived and was no JSON object: cleaning rejects such a row, since all else is missing in it."""
 _NOTE = "ml_assets.landed"
 _SCHEMA = pa.schema(
     {
@@ -216,7 +215,7 @@ class Landing:
     def _rows(self, messages: Sequence[Arrived]) -> pa.Table:
         """With `kept`: whether the table keeps them; and `sound`: the day of their own time, where it can be read and is in bounds."""
         time = self.delivered.time
-        batch = batch_of([each.content for each in messages], [time.column, *(time.where or ())[:1]])
+        batch = batch_of([each.content for each in messages], [time.column, *(time.where or ())[:1]], self.delivered)
         arrived = pa.array([each.at for each in messages], pa.timestamp("us", "UTC"))
         sound = within(time.days(batch), self.delivered.span())
         columns = {
@@ -311,8 +310,8 @@ class LandedRows:
         return days
 
     def _of_day(self, messages: pa.Table, day: Day, version: str) -> pa.Table:
-        batch = batch_of(messages["content"].to_pylist(), list(self.delivered.needed))
-        values = self.delivered.values(batch).append_column(NOT_READ, batch[NOT_READ])
+        batch = batch_of(messages["content"].to_pylist(), list(self.delivered.needed), self.delivered)
+        values = self.delivered.values(batch)
         file, row = messages["source_file"].combine_chunks(), messages["source_row"].combine_chunks()
         return with_provenance(values, day, file, version, rows=row)
 
@@ -364,6 +363,7 @@ def _noted(table: DeltaTable | None) -> dict[str, Any]:
     return {}
 
 
-def batch_of(contents: Sequence[bytes], names: Sequence[str]) -> pa.RecordBatch:
-    """These members of the messages, as text; `NOT_READ` is what is no JSON object."""
-    return members_of(contents, list(dict.fromkeys(names)), otherwise=NOT_READ)
+def batch_of(contents: Sequence[bytes], names: Sequence[str], delivered: Delivered) -> pa.RecordBatch:
+    """These members of the messages, as text; `REFUSED` is what is no JSON object, or exceeds a limit."""
+    columns = list(dict.fromkeys(names))
+    return members_of(contents, columns, otherwise=REFUSED, limits=delivered.limits, marks=delivered.dialect.writes_numbers)

@@ -21,16 +21,20 @@ from fsspec.utils import glob_translate
 from ml_assets.folders import Folder, Found, LocalFolder
 from ml_assets.sources.as_text import Dates
 from ml_assets.sources.bounds import Bounds, later
+from ml_assets.sources.canonical import REFUSED
 from ml_assets.sources.delivered import Delivered, Time, as_delivered, neighbours, not_delivered
-from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united, unpacked
-from ml_assets.sources.json_lines import lines_as_columns
+from ml_assets.sources.dialect import USUAL_DIALECT, Dialect
+from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united
+from ml_assets.sources.json_lines import sound_lines_as_columns
+from ml_assets.sources.limits import USUAL, Limits, unpacked
 from ml_assets.sources.placement import Placement, day_in, place, sound_days
 from ml_assets.sources.survey import Content, File, Survey
-from ml_assets.use_case import Batch, Day
+from ml_assets.use_case import Batch, Day, DType
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zip", ".jsonl", ".jsonl.gz")
 DAY = "{day}"
 """Stands in a pattern for the day that all rows of a file belong to."""
+ANY_DAY = "; it may hold any day, since no name says which"
 _ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 AT_ONCE = 2**17
 """Rows of a Parquet file in memory before those that nobody asked for are dropped."""
@@ -67,12 +71,16 @@ class MappedFiles:
     """A column in the files and its text in the rows to keep; None keeps all."""
     complete_to: Day | None = None
     """First day of which the files say nothing: a day before it without a row had none. None: that after the last row's."""
-    missing: tuple[str, ...] = ("",)
-    """Texts in CSV that mean no value."""
     bounds: Bounds | None = None
     """As `Delivered.bounds`."""
     dates: Dates | None = None
     """As `Delivered.dates`."""
+    dialect: Dialect = USUAL_DIALECT
+    """How the files are written."""
+    limits: Limits = USUAL
+    """What is refused when it holds more."""
+    dtypes: Mapping[str, DType] = field(default_factory=dict)
+    """What delivered columns are to become, where that decides how they are read."""
 
     def __post_init__(self) -> None:
         if faults := list(self._faults()):
@@ -129,7 +137,8 @@ class MappedFiles:
             try:
                 files.append(self._file(each, self._content(each), span))
             except _UNREADABLE as error:
-                unreadable.append(f"{self.folder}/{each.name}: {error}")
+                anything = "" if DAY in self.pattern else ANY_DAY
+                unreadable.append(f"{self.folder}/{each.name}: {error}{anything}")
         if not files and not unreadable:
             unreadable = [f"no file matches {self.pattern} in {self.folder}: deliver one and materialise the day again"]
         return Survey.of(files, unreadable="; ".join(unreadable))
@@ -177,7 +186,7 @@ class MappedFiles:
 
     def _version(self, survey: Survey, day: Day) -> str:
         held = [(file.found.name, file.content.version, *file.strays_of(day)) for file in survey.files if day in file.days]
-        return digest(repr((held, (*self._delivered.meaning, self.missing))).encode() if held else b"")
+        return digest(repr((held, (*self._delivered.meaning, ("",)))).encode() if held else b"")
 
     # Rows ---------------------------------------------------------------------------------------------------------------------
 
@@ -187,7 +196,7 @@ class MappedFiles:
             return []
         delivered, found, content = self._delivered, file.found, file.content
         day = None if content.parts is not None else days[0]
-        with _opened(self._folder, found.name, self.missing) as opened:
+        with _opened(self._folder, found.name, self.dialect, self.limits) as opened:
             if day and (lacking := delivered.lacking(opened.columns)):
                 raise ValueError(lacking)
             parts = range(len(opened.sizes)) if day else file.parts_of(days)
@@ -225,11 +234,14 @@ class MappedFiles:
             where=self.where,
             bounds=self.bounds,
             dates=self.dates,
+            dialect=self.dialect,
+            limits=self.limits,
+            dtypes=self.dtypes,
         )
 
     @property
     def _reading(self) -> "_Reading":
-        return _Reading(time=self._delivered.time, missing=self.missing)
+        return _Reading(time=self._delivered.time, limits=self.limits)
 
     @property
     def _folder(self) -> Folder:
@@ -251,7 +263,7 @@ class _Reading:
     """On what the days of a file depend besides its bytes."""
 
     time: Time
-    missing: tuple[str, ...]
+    limits: Limits
 
     def needed(self, columns: Sequence[str]) -> list[str]:
         """Which columns of a file say it."""
@@ -261,7 +273,7 @@ class _Reading:
 @lru_cache(maxsize=10_000)
 def _placement(folder: Folder, found: Found, reading: _Reading, outside: frozenset[Day]) -> Placement:
     """Raises any of `_UNREADABLE`."""
-    with _opened(folder, found.name, reading.missing) as opened:
+    with _opened(folder, found.name, reading.time.dialect, reading.limits) as opened:
         needed = reading.needed(opened.columns)
         return place((opened.pieces(part, needed) for part in range(len(opened.sizes))), reading.time, outside)
 
@@ -271,7 +283,7 @@ def _content(folder: Folder, found: Found, reading: _Reading) -> Content:
     """Raises any of `_UNREADABLE`."""
     parts = []
     timeless = False
-    with _opened(folder, found.name, reading.missing) as opened:
+    with _opened(folder, found.name, reading.time.dialect, reading.limits) as opened:
         time = reading.time
         if time.column not in opened.columns and (opened.columns or any(opened.sizes)):  # no line of JSON has no columns
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
@@ -312,24 +324,30 @@ class _Opened:
 
 
 @contextmanager
-def _opened(folder: Folder, name: str, missing: tuple[str, ...]) -> Iterator[_Opened]:
+def _opened(folder: Folder, name: str, dialect: Dialect, limits: Limits) -> Iterator[_Opened]:
     with folder.open(name) as content:
         if name.endswith(".parquet"):
             with pq.ParquetFile(content) as file:
                 columns = tuple(file.schema_arrow.names)
                 if twice := sorted({name for name in columns if columns.count(name) > 1}):
                     raise ValueError(f"column {', '.join(twice)} appears more than once")
-                sizes = tuple(file.metadata.row_group(part).num_rows for part in range(file.num_row_groups))
+                groups = [file.metadata.row_group(part) for part in range(file.num_row_groups)]
+                for part, group in enumerate(groups):
+                    if group.total_byte_size > limits.unpacked_bytes:
+                        what = f"row group {part} unpacks to {group.total_byte_size:,} bytes"
+                        raise ValueError(limits.exceeded(what, "unpacked_bytes", group.total_byte_size))
                 yield _Opened(
                     columns=columns,
-                    sizes=sizes,
+                    sizes=tuple(group.num_rows for group in groups),
                     batches=lambda part, names: file.iter_batches(AT_ONCE, row_groups=[part], columns=names),
                 )
         else:
-            plain = unpacked(Path(name), content.read())
-            table = lines_as_columns(plain) if ".jsonl" in Path(name).suffixes else text_columns(plain, missing=missing)
+            plain = unpacked(Path(name), content.read(), limits)
+            lines = ".jsonl" in Path(name).suffixes
+            table = (sound_lines_as_columns if lines else text_columns)(plain, dialect, limits)
+            always = [REFUSED] if lines else []
             yield _Opened(
-                columns=tuple(table.column_names),
+                columns=tuple(name for name in table.column_names if name not in always),
                 sizes=(table.num_rows,),
-                batches=lambda _, names: iter(table.select(names).to_batches()),
+                batches=lambda _, names: iter(table.select([*names, *always]).to_batches()),
             )

@@ -29,6 +29,21 @@ or in a database, with `${NAME}` for what stands in the environment:
     [transactions]
     rows = "payments"                       # a table, or a query
 
+Of each, how it is written, and how much it may hold, where that is not what most programs write (`sources.dialect`, `sources.limits`):
+
+    [transactions.dialect]                  # columns by their names in the files
+    separator = ";"                         # of CSV; and encoding = "cp1252", and index = true for a first column without a name
+    decimal = ","
+    thousands = "."
+    missing = ["NA", "null"]                # or {amount = ["NA"]}
+    time = "%d/%m/%Y %H:%M"                 # or "epoch seconds", or {TX_DATETIME = "%d/%m/%Y %H:%M"}
+    true = ["yes"]
+    false = ["no"]
+    uuid = ["ID"]                           # 16 bytes
+
+    [transactions.limits]
+    field_lines = 100
+
 or in messages of Kafka:
 
     [kafka]                                 # settings of librdkafka, passed on as they are
@@ -75,13 +90,16 @@ from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources.as_text import Dates
 from ml_assets.sources.bounds import FIRST, LAST, Bounds, real_time
 from ml_assets.sources.delivered import Delivered, is_timezone
+from ml_assets.sources.dialect import Dialect
 from ml_assets.sources.files import as_day, digest
 from ml_assets.sources.http import Pages, Paging, Stream
 from ml_assets.sources.kafka import Topic
 from ml_assets.sources.landing import Feed, LandedRows, Landing
+from ml_assets.sources.limits import USUAL, Limits
 from ml_assets.sources.mapped import DAY, SUFFIXES, MappedFiles
 from ml_assets.sources.sql import SqlRows
-from ml_assets.use_case import Day, Extract, UseCase, shift
+from ml_assets.sources.time_format import ISO
+from ml_assets.use_case import Day, DType, Extract, UseCase, shift
 
 
 def _day(value: object) -> Day:
@@ -153,6 +171,68 @@ class GlueMapping(BaseModel):
     arguments: dict[str, str] = Field(default_factory=dict)
 
 
+class DialectMapping(BaseModel):
+    """As `dialect.Dialect`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    separator: str = ","
+    encoding: str = "utf-8"
+    decimal: str = "."
+    thousands: str = ""
+    missing: list[str] | dict[str, list[str]] = Field(default_factory=list)
+    time: str | dict[str, str] = ISO
+    true: list[str] = Field(default_factory=list)
+    false: list[str] = Field(default_factory=list)
+    uuid: list[str] = Field(default_factory=list)
+    index: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        self.of("")
+        return self
+
+    def of(self, table: str) -> Dialect:
+        """The dialect of a table."""
+        missing, time = self.missing, self.time
+        return Dialect(
+            separator=self.separator,
+            encoding=self.encoding,
+            decimal=self.decimal,
+            thousands=self.thousands,
+            missing=tuple((name, tuple(texts)) for name, texts in missing.items()) if isinstance(missing, dict) else tuple(missing),
+            time=tuple(time.items()) if isinstance(time, dict) else time,
+            true=tuple(self.true),
+            false=tuple(self.false),
+            uuid=tuple(self.uuid),
+            index=self.index,
+            table=table,
+        )
+
+
+class LimitsMapping(BaseModel):
+    """As `limits.Limits`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    unpacked_bytes: int = USUAL.unpacked_bytes
+    nesting: int = USUAL.nesting
+    field_characters: int = USUAL.field_characters
+    field_lines: int = USUAL.field_lines
+    rows_in_field: int = USUAL.rows_in_field
+    page_bytes: int = USUAL.page_bytes
+    event_bytes: int = USUAL.event_bytes
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        self.of("")
+        return self
+
+    def of(self, table: str) -> Limits:
+        """The limits of a table."""
+        return Limits(**self.model_dump(), table=table)
+
+
 class TableMapping(BaseModel):
     """Where the rows of one table are."""
 
@@ -182,6 +262,10 @@ class TableMapping(BaseModel):
     delay_days: float = Field(default=0, ge=0, allow_inf_nan=False)
     glue: GlueMapping | None = None
     """The job that writes `files`, one a day."""
+    dialect: DialectMapping | None = None
+    """How the rows are written; of a table with `of`, as the other's unless it says so itself."""
+    limits: LimitsMapping | None = None
+    """How much is refused when it holds more; likewise."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -322,6 +406,7 @@ def source_of(
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
     now: Callable[[], datetime] = real_time,
+    dtypes: Mapping[str, DType] = MappingProxyType({}),
 ) -> MappedFiles | SqlRows | LandedRows:
     """The source of one table.
 
@@ -332,6 +417,7 @@ def source_of(
         known: all columns that the table delivers: each has to be mapped or optional, and no other may be.
         optional: columns that are delivered without values when they are not mapped.
         now: what time it is, which says where `latest` does not which days cannot have come.
+        dtypes: what delivered columns are to become, so that a decimal comma is looked for in numbers only.
 
     Raises:
         ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
@@ -360,11 +446,16 @@ def source_of(
         where=(declared.flag, declared.flag_is) if declared.flag else None,
         bounds=Bounds(start=mapping.start, end=mapping.end, earliest=mapping.earliest, latest=mapping.latest, now=now),
         dates=declared.dates or files_of.dates,
+        dialect=(declared.dialect or files_of.dialect or DialectMapping()).of(table),
+        limits=(declared.limits or files_of.limits or LimitsMapping()).of(table),
+        dtypes=dict(dtypes),
     )
+    if faults := list(delivered.faults()):
+        raise ValueError(f"{mapping.file}: [{table}] {'; '.join(faults)}")
     try:
         if files_of.rows is not None:
             return SqlRows(url=mapping.database or "", rows=files_of.rows, delivered=delivered, complete_to=mapping.end)
-        if (feed := _feed_of(mapping, files_of)) is not None:
+        if (feed := _feed_of(mapping, files_of, delivered.limits)) is not None:
             return _landed(feed, delivered, landings or LocalFolder(mapping.file.parent), table, mapping.end)
     except ValueError as error:
         raise ValueError(f"{mapping.file}: [{table}] {error}") from None
@@ -379,6 +470,9 @@ def source_of(
         complete_to=mapping.end,
         bounds=delivered.bounds,
         dates=delivered.dates,
+        dialect=delivered.dialect,
+        limits=delivered.limits,
+        dtypes=delivered.dtypes,
     )
 
 
@@ -427,21 +521,22 @@ def _one_a_day(pattern: str | None) -> bool:
     )
 
 
-def _feed_of(mapping: FileMapping, declared: TableMapping) -> Feed | None:
+def _feed_of(mapping: FileMapping, declared: TableMapping, limits: Limits) -> Feed | None:
     if declared.topic is not None:
         return Topic(topic=declared.topic, settings=mapping.kafka)
     if declared.pages is not None:
-        return Pages(**declared.pages.model_dump())
+        return Pages(**declared.pages.model_dump(), limits=limits)
     if declared.stream is not None:
-        return Stream(**declared.stream.model_dump())
+        return Stream(**declared.stream.model_dump(), limits=limits)
     return None
 
 
 def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, complete_to: Day | None) -> LandedRows:
-    if faults := list(delivered.faults()):
-        raise ValueError("; ".join(faults))
     # What of a message decides about its day, decides where it lands: another declaration begins anew.
-    declared = (*([delivered.dates] if delivered.dates else []), *(delivered.bounds.declared if delivered.bounds else ()))
+    column = delivered.time.column
+    read_by = (delivered.dialect.time_of(column), delivered.dialect.missing_of(column))
+    declared = (*(() if read_by == (ISO, ()) else read_by), *(() if delivered.dates is None else (delivered.dates,)))
+    declared += delivered.bounds.declared if delivered.bounds else ()
     by = digest(repr((feed.name, delivered.time, *declared)).encode())[:8]
     landing = Landing(root=landings, name=f"{table}-{by}", feed=feed, delivered=delivered)
     return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
@@ -491,7 +586,13 @@ def _fault(fault: Any) -> str:
     """One line of pydantic's account, with what it got where that is short."""
     field = ".".join(str(part) for part in fault["loc"] if part != "tables")
     if fault["type"] == "extra_forbidden":
-        forms: dict[str, type[BaseModel]] = {"pages": PagesMapping, "stream": StreamMapping, "glue": GlueMapping}
+        forms: dict[str, type[BaseModel]] = {
+            "pages": PagesMapping,
+            "stream": StreamMapping,
+            "glue": GlueMapping,
+            "dialect": DialectMapping,
+            "limits": LimitsMapping,
+        }
         form = forms.get(str(fault["loc"][-2]), TableMapping)
         return f"{field}: unknown, expected {', '.join(form.model_fields)}"
     told = str(fault["msg"]).removeprefix("Value error, ")

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.sources.as_text import text_of
 from ml_assets.sources.delivered import Time, neighbours
 from ml_assets.sources.files import as_day
 from ml_assets.use_case import Day
@@ -109,10 +108,4 @@ def _by_day(placed: pa.Array, stray: pa.Array) -> list[tuple[Day | None, np.ndar
 
 def _example(batch: pa.RecordBatch, time: Time, stray: pa.Array, count: int) -> str:
     row = pc.index(stray, True).as_py()
-    if row < 0:
-        return ""
-    [value] = text_of(batch[time.column].slice(row, 1), time.timezone).to_pylist()
-    got = "missing" if value is None else repr(value)
-    if time.days(batch.slice(row, 1))[0].is_valid:
-        return f"row {count + row + 1}: {time.column} is {got}, which is out of bounds"
-    return f"row {count + row + 1}: {time.column} is {got}, expected a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z"
+    return "" if row < 0 else time.fault(batch, row, count)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -19,9 +20,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from ml_assets.sources.bounds import FIRST, LAST
+from ml_assets.sources.canonical import written
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
+from ml_assets.sources.dialect import toml_text
 from ml_assets.sources.files import digest, united
+from ml_assets.sources.time_format import EPOCHS, ISO
 from ml_assets.use_case import Batch, Day, shift
 
 AT_ONCE = 50_000
@@ -29,6 +32,7 @@ AT_ONCE = 50_000
 _WAIT_SECONDS = 10
 _MOST_TEXTS = 10_000
 """So many texts behind the last time may be none."""
+_TIMES_OF_POSTGRES = ("timestamp with time zone", "timestamp without time zone", "date")
 _DAY = timedelta(days=1)
 _SNAPSHOT = {"postgresql": "REPEATABLE READ", "mysql": "REPEATABLE READ", "mariadb": "REPEATABLE READ"}
 """How a transaction sees the rows of one moment; others do that by themselves."""
@@ -166,20 +170,32 @@ class SqlRows:
             raise _LackingError(lacking)
 
     def _time(self, connection: sa.Connection) -> "_Time":
-        column, dialect = self._quoted(self.delivered.time.column), self._engine.dialect.name
-        # PostgreSQL has times that Python has not, such as infinity; SQLite any kind of value in any column, bytes behind texts.
-        finite = f" FILTER (WHERE {column} >= '{FIRST}' AND {column} < '{LAST}')" if dialect == "postgresql" else ""
-        texts = f"max(CASE WHEN typeof({column}) = 'text' THEN {column} END)" if dialect == "sqlite" else "NULL"
-        statement = f"SELECT {texts}, max({column}){finite}, count(*) FROM {self._from}"
-        [(text, last, count)] = connection.execute(sa.text(statement)).all()
-        time = _Time.of(last if text is None else text, self.delivered)
+        column = self._quoted(self.delivered.time.column)
+        time = _Time.of(self._sample(connection, column), self.delivered)
         if time.span is None:
             return replace(time, last=time.day_of(time.greatest, require=True))
-        day = self._last(connection, time) if time.kind != "none" else None
-        if day is None and time.kind == "text":
+        if time.kind != "none" and (day := self._last(connection, time)) is not None:
+            return replace(time, last=day)
+        if time.kind == "text":
             raise time.no_order()
+        [(count,)] = connection.execute(sa.text(f"SELECT count(*) FROM {self._from}")).all()
         told = f"{self._label}: none of its {count:,} rows has a {self.delivered.time.column} from {time.span[0]} to {time.span[1]}"
-        return replace(time, last=day, fault=told if count and day is None else "")
+        return replace(time, fault=told if count else "")
+
+    def _sample(self, connection: sa.Connection, column: str) -> Any:
+        """A value of the column that shows of which kind its times are: the greatest where nothing else does."""
+        if self._engine.dialect.name == "postgresql":
+            # Its greatest time may be infinity, which Python has not.
+            kinds = connection.execute(sa.text(f"SELECT CAST(pg_typeof({column}) AS text) FROM {self._from} LIMIT 1")).all()
+            if kinds and kinds[0][0] in _TIMES_OF_POSTGRES and self.delivered.bounds is not None:
+                return connection.execute(sa.text(f"SELECT CAST('2000-01-01' AS {kinds[0][0]})")).scalar_one()
+        [(greatest,)] = connection.execute(sa.text(f"SELECT max({column}) FROM {self._from}")).all()
+        if (
+            isinstance(greatest, bytes) and self._engine.dialect.name == "sqlite"
+        ):  # which has any kind in any column, bytes behind texts
+            texts = f"SELECT max({column}) FROM {self._from} WHERE typeof({column}) = 'text'"
+            return connection.execute(sa.text(texts)).scalar() or greatest
+        return greatest
 
     def _last(self, connection: sa.Connection, time: "_Time") -> Day | None:
         """The last day in bounds."""
@@ -275,7 +291,8 @@ class SqlRows:
                 values = dict(zip(names, zip(*rows, strict=True), strict=True))
                 if stray:
                     values[first] = tuple(map(_time_text, values[first]))
-                yield as_delivered(pa.RecordBatch.from_arrays([_array(values[name]) for name in names], names))
+                marks = self.delivered.dialect.writes_numbers
+                yield as_delivered(pa.RecordBatch.from_arrays([_array(values[name], marks=marks) for name in names], names))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,6 +318,7 @@ class _Time:
             NoOrderError: days of times of this kind cannot be found by comparing them.
         """
         name, delay = delivered.time.column, delivered.time.delay
+        form = delivered.dialect.time_of(name)
         kind = next(
             kind
             for kind, fits in (
@@ -308,18 +326,29 @@ class _Time:
                 ("instant", isinstance(greatest, datetime) and greatest.tzinfo is not None),
                 ("clock", isinstance(greatest, datetime)),
                 ("date", isinstance(greatest, date)),
-                ("text", isinstance(greatest, str)),
+                ("epoch", form in EPOCHS and isinstance(greatest, int | float | Decimal)),
+                ("text", isinstance(greatest, str) and form == ISO),
                 ("other", True),
             )
             if fits
         )
+        if kind == "other" and isinstance(greatest, str):
+            raise NoOrderError(
+                f"column {name} is text such as {greatest!r} in the form {form!r}, by which a database cannot find the rows of a day: "
+                f"expected ISO 8601, or `rows` as a query that converts it, such as one with to_timestamp"
+            )
+        if kind == "other" and isinstance(greatest, int | float | Decimal):
+            told = delivered.dialect.cure(f"time = {toml_text({name: 'epoch seconds'})} (or milliseconds, microseconds)")
+            raise NoOrderError(
+                f"column {name} holds {type(greatest).__name__}, expected a time, a date or text in ISO 8601, or {told}"
+            )
         if kind == "other":
             raise NoOrderError(f"column {name} holds {type(greatest).__name__}, expected a time, a date or text in ISO 8601")
         if delay and kind in ("clock", "date", "text") and delivered.timezone != "UTC":
             raise NoOrderError(f"column {name} is delayed and without an offset: expected timezone UTC, or times with their offset")
         if kind == "text" and delay % _DAY:
             raise NoOrderError(f"column {name} is text and delayed by {delay}: expected whole days")
-        if delivered.dates == "end" and kind in ("instant", "clock") and delay % _DAY:
+        if delivered.dates == "end" and kind in ("instant", "clock", "epoch") and delay % _DAY:
             raise NoOrderError(f'column {name} is delayed by {delay} and has dates = "end": expected whole days')
         return cls(kind=kind, greatest=greatest, span=delivered.span(), delivered=delivered)
 
@@ -359,6 +388,10 @@ class _Time:
         match self.kind:
             case "instant":
                 found = [start.replace(tzinfo=zone).astimezone(UTC) - delay for start in starts]
+            case "epoch":
+                per_second = EPOCHS[self.delivered.dialect.time_of(self.delivered.time.column)]
+                moments = [start.replace(tzinfo=zone).astimezone(UTC) - delay for start in starts]
+                found = [int(moment.timestamp()) * per_second for moment in moments]
             case "date":
                 # A date counts from its end, so that a part of a day more carries it into the next.
                 behind = _DAY - timedelta(microseconds=1) if self.delivered.dates == "start" else timedelta(0)
@@ -378,12 +411,20 @@ def _time_text(value: Any) -> str | None:
     return re.sub(r"^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)\+00$", r"\1T\2Z", text)
 
 
-def _array(values: Sequence[Any]) -> pa.Array:
-    """Values of a column, whatever type the driver gave them; what Arrow does not know, such as a UUID, is its text."""
+def _array(values: Sequence[Any], *, marks: bool) -> pa.Array:
+    """Values of a column, whatever type the driver gave them; what Arrow does not know is its text.
+
+    Args:
+        marks: whether a column of several types, as SQLite has them, says which of its values were numbers.
+    """
+    known = [None if isinstance(value, Decimal) and value.is_nan() else value for value in values]
     try:
-        return pa.array(values)
+        return pa.array(known)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+        texts = [None if value is None else str(value) for value in known]
+        return (
+            written(texts, [isinstance(value, int | float | Decimal) for value in known]) if marks else pa.array(texts, pa.string())
+        )
 
 
 def _without_password(error: Exception, url: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ml_assets.sources.iso import one_as_most_write
 from ml_assets.stages.availability import microseconds
 from ml_assets.stages.clean import PATTERNS, WANTED, expected
 from ml_assets.stages.dates import instant_of, is_date
@@ -281,7 +282,8 @@ def _instant(value: Any) -> int | None:
     text = _text(value, DType.TIMESTAMP)
     if not text:
         return None
-    _matching(text, DType.TIMESTAMP)
+    if not _COMPILED[DType.TIMESTAMP].fullmatch(text):
+        text = _matching(one_as_most_write(text), DType.TIMESTAMP)
     if text[-1] != "Z" and text[-2] > "5":  # an offset of 60 minutes or more, which Python takes for one of hours
         raise ValueError(WANTED[DType.TIMESTAMP])
     try:

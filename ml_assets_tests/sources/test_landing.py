@@ -19,8 +19,9 @@ import pytest
 from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources import landing as module
 from ml_assets.sources.bounds import Bounds
+from ml_assets.sources.canonical import NOT_READ
 from ml_assets.sources.delivered import Delivered
-from ml_assets.sources.landing import NOT_READ, Arrived, FeedError, LandedRows, Landing, Piece, Position
+from ml_assets.sources.landing import Arrived, FeedError, LandedRows, Landing, Piece, Position
 from ml_assets_tests.buckets import running_s3
 
 DELIVERED = Delivered(columns={"at": "when", "fare": "fare"}, day_column="at", timezone="Europe/Berlin")

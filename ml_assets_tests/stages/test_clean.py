@@ -77,7 +77,9 @@ def test_numbers() -> None:
     texts = ["5", "-.5", "+1e-3", "1.", "", "abc", "nan", "inf", "1e999", "1,5", "10.357019999999999"]
     cleaned = clean(raw(x=texts), table(real(nullable=True)))
     np.testing.assert_array_equal(cleaned.rows["x"], [5, -0.5, 0.001, 1, np.nan, 10.357019999999999])
-    assert reasons(cleaned) == {row: f"x: {texts[row - 1]!r} is not a number" for row in (6, 7, 8, 9, 10)}
+    cures = {7: 'missing = ["nan"]', 10: 'decimal = ","'}
+    told = {row: f" (if the source writes it so, declare [rides.dialect] {line})" for row, line in cures.items()}
+    assert reasons(cleaned) == {row: f"x: {texts[row - 1]!r} is not a number{told.get(row, '')}" for row in (6, 7, 8, 9, 10)}
 
 
 def test_texts_are_trimmed_and_empty_is_missing() -> None:
