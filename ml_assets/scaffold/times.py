@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,9 @@ import pyarrow.compute as pc
 
 from ml_assets.scaffold.profile import READABLE, Profile
 from ml_assets.scaffold.roles import CannotInferError
-from ml_assets.sources.as_text import days_of, time_text
+from ml_assets.sources.as_text import dates_among, days_of, time_text
+from ml_assets.sources.bounds import bulk_of, real_time
 from ml_assets.use_case import Day
-
-_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +83,10 @@ def times_of(values: pa.Array, column: Profile, timezone: str) -> Times:
             + f" and in {len(unreadable):,} of {len(days):,} rows, expected one such as 2018-04-01T09:30:00Z"
         )
     every = Counter(days.drop_null().to_pylist())
-    start, last = bulk(every)
+    latest = (real_time().astimezone(ZoneInfo(timezone)) + timedelta(days=1)).date().isoformat()
+    start, last = bulk_of(every, latest=latest)
     outside = pc.fill_null(pc.or_(pc.less(days, start), pc.greater(days, last)), False).to_numpy(zero_copy_only=False)
-    dates, only = _dates(values, timezone)
+    share = dates_among(values, timezone)
     return Times(
         days=days,
         start=start,
@@ -93,20 +94,9 @@ def times_of(values: pa.Array, column: Profile, timezone: str) -> Times:
         counts={day: count for day, count in sorted(every.items()) if start <= day <= last},
         outside=[(int(row) + 1, column.text[int(row)].as_py()) for row in np.flatnonzero(outside)],
         unreadable=[(row + 1, column.text[row].as_py()) for row in unreadable],
-        dates=dates,
-        only_dates=only,
+        dates=share.any,
+        only_dates=share.dates + share.midnights == share.times,
     )
-
-
-def bulk(counts: Mapping[Day, int]) -> tuple[Day, Day]:
-    """First and last day of the bulk."""
-    days = sorted(counts)
-    ordinals = np.array([date.fromisoformat(day).toordinal() for day in days])
-    sizes = np.cumsum([counts[day] for day in days])
-    low, high = (ordinals[np.searchsorted(sizes, share * sizes[-1])] for share in (0.01, 0.99))
-    span = max(30, high - low)
-    inside = [day for day, ordinal in zip(days, ordinals, strict=True) if low - span <= ordinal <= high + span]
-    return inside[0], inside[-1]
 
 
 def arrival_of(known_at: pa.Array, event_time: pa.Array, header: str, timezone: str) -> Arrival:
@@ -130,7 +120,7 @@ def arrival_of(known_at: pa.Array, event_time: pa.Array, header: str, timezone: 
             "event cannot be predicted"
         )
     days = np.ceil(after[after >= timedelta(0)].dt.total_seconds() / 86_400).astype(int)
-    dates, _ = _dates(known_at, timezone)
+    dates = dates_among(known_at, timezone).any
     nearly_all = int(np.quantile(days, 0.95, method="higher"))
     return Arrival(embargo_days=max(1, nearly_all + int(dates)), latest_days=max(1, int(days.max())) + 2, known_at_dates=dates)
 
@@ -139,17 +129,3 @@ def _instants(values: pa.Array, timezone: str) -> pd.Series:
     text = time_text(values, timezone, timedelta(0)).to_pandas().str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
     instants: pd.Series = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
     return instants
-
-
-def _dates(values: pa.Array, timezone: str) -> tuple[bool, bool]:
-    """Whether any of the values, and whether all, have no time of day."""
-    if pa.types.is_date(values.type):
-        return True, True
-    if pa.types.is_string(values.type):
-        known = values.drop_null()
-        are = pc.match_substring_regex(known, _DATE)
-        if pc.any(are).as_py():
-            return True, bool(pc.all(are).as_py())
-    local = _instants(values, timezone).dropna().dt.tz_convert(timezone)
-    only = bool(len(local) and (local == local.dt.normalize()).all())
-    return only, only
