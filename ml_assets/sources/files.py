@@ -3,9 +3,7 @@
 Belongs here: finding files and turning their bytes into text columns. Does not: what the columns mean (`stages.clean`).
 """
 
-import gzip
 import hashlib
-import io
 import re
 import zipfile
 import zlib
@@ -20,11 +18,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from ml_assets.sources.csv_form import other_separator
+from ml_assets.sources.dialect import INDEX_NAMES, USUAL_DIALECT, Dialect, toml_text
+from ml_assets.sources.encodings import in_utf8
+from ml_assets.sources.limits import USUAL, Limits, unpacked
+from ml_assets.sources.quotes import quote_fault
 from ml_assets.use_case import Batch, Day
 
 PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
-_QUOTE = b'"'
+_BLOCK = 2**20
 
 
 def delivered_as(name: str) -> str:
@@ -79,15 +82,16 @@ class PackagedCsv:
             return {}
 
     def read(self, days: Sequence[Day]) -> Batch:
-        """Rows of these days, in the order of the file.
+        """Rows of these days, in the order of the file. One whose day columns form no date is of the day of the row before it, or else of
+        the next one, for cleaning to reject.
 
         Raises:
-            ValueError: when the day columns of a row do not form a date, in whatever day.
+            ValueError: the file lacks a day column, or no row has a date.
         """
         try:
             path = self._path
             packed = path.read_bytes()
-            delivered = text_columns(unpacked(path, packed), missing=self.missing)
+            delivered = text_columns(unpacked(path, packed), Dialect(missing=self.missing))
         except UNREADABLE as error:
             return Batch(rows=united([]), counted={}, versions={}, problems=dict.fromkeys(days, f"{self._label}: {error}"))
         hashed = digest(packed)
@@ -110,11 +114,10 @@ class PackagedCsv:
         parts = delivered.select(list(self.day_columns)).to_pandas()
         texts: pd.Series = parts.iloc[:, 0].fillna("").str.cat([parts[name].fillna("") for name in self.day_columns[1:]], sep="-")
         days: pd.Series = texts.map({text: as_day(text) for text in texts.unique()}).astype("str")
-        if days.isna().any():
-            row = int(days.isna().to_numpy().argmax())
-            got = f"{'-'.join(self.day_columns)} is {texts.iloc[row]!r}"
-            raise ValueError(f"{self._label}, row {row + 1}: {got}, expected a date such as 2013-7-4")
-        return days
+        if len(days) and days.isna().all():
+            got = f"{'-'.join(self.day_columns)} is {texts.iloc[0]!r}"
+            raise ValueError(f"{self._label}: no row has a date, row 1: {got}, expected one such as 2013-7-4")
+        return days.ffill().bfill()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +151,7 @@ class DailyFiles:
             path = self._path(day)
             try:
                 packed = path.read_bytes()
-                delivered = text_columns(unpacked(path, packed), missing=self.missing)
+                delivered = text_columns(unpacked(path, packed), Dialect(missing=self.missing))
             except FileNotFoundError:
                 problems[day] = f"no file {path}: expected one CSV a day; deliver it and materialise the day again"
             except UNREADABLE as error:
@@ -166,59 +169,57 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def unpacked(path: Path, packed: bytes) -> bytes:
-    """The CSV in a `.gz` or in a `.zip` of one; of any other file its bytes."""
-    if path.suffix == ".gz":
-        return gzip.decompress(packed)
-    if path.suffix != ".zip":
-        return packed
-    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-        members = [name for name in archive.namelist() if name.endswith(".csv")]
-        if len(members) != 1:
-            raise ValueError(f"expected a zip of one CSV, got {', '.join(members) or 'none'}")
-        return archive.read(members[0])
-
-
-def text_columns(content: bytes, *, missing: tuple[str, ...]) -> pa.Table:
+def text_columns(content: bytes, dialect: Dialect = USUAL_DIALECT, limits: Limits = USUAL) -> pa.Table:
     """All columns as text; raises ValueError with the row and the reason. Rows are counted from 1, without the header."""
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"row {_row_at(content, error.start)}: not UTF-8 ({error.reason})") from error
-    if content.count(_QUOTE) % 2:
-        # A quote that is never closed swallows all rows behind it, and pyarrow does not mind.
-        raise ValueError(f"row {_row_at(content, content.rindex(_QUOTE))}: a quote is opened and never closed")
-    table = _parsed(content, missing)
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if twice:
+    content = in_utf8(content, dialect)
+    if fault := quote_fault(content, dialect.separator, limits):
+        raise ValueError(fault)
+    table = _parsed(content, dialect, limits)
+    names = table.column_names
+    if dialect.index:
+        if names[0] not in INDEX_NAMES:
+            raise ValueError(
+                f"header: the first column is {names[0]!r}, expected one without a name: leave out {dialect.cure('index')}"
+            )
+        table = table.drop_columns(names[0])
+    # A column that has no name is called by its place: it is a column like others.
+    names = [name or f"unnamed {place}" for place, name in enumerate(names, 1)][int(dialect.index) :]
+    table = table.rename_columns(names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"header: column {', '.join(twice)} appears more than once")
+    if len(names) == 1 and (separator := other_separator(content, dialect.separator)):
+        told = f"separator = {toml_text(separator)}"
+        raise ValueError(f"header: one column, {names[0]!r}, and {separator!r} in each row: {dialect.cure(told)}")
     return table
 
 
-def _row_at(content: bytes, position: int) -> int:
-    return content.count(b"\n", 0, position)
-
-
-def _parsed(content: bytes, missing: tuple[str, ...]) -> pa.Table:
+def _parsed(content: bytes, dialect: Dialect, limits: Limits) -> pa.Table:
     faults: list[str] = []
 
     def remember(row: pyarrow.csv.InvalidRow) -> str:
         faults.append(f"row {row.number - 1}: expected {row.expected_columns} fields, got {row.actual_columns}: {row.text[:80]}")
         return "error"
 
+    missing = [each for each in dialect.missing if isinstance(each, str)]
     try:
         return pyarrow.csv.read_csv(
             # pyarrow takes a header for empty if no line ends.
             pa.BufferReader(content if b"\n" in content else content + b"\n"),
             # One thread, or pyarrow cannot say which row is bad.
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=remember),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=max(_BLOCK, 8 * limits.field_characters)),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=dialect.separator, newlines_in_values=True, invalid_row_handler=remember
+            ),
             convert_options=pyarrow.csv.ConvertOptions(
-                default_column_type=pa.string(), null_values=list(missing), strings_can_be_null=True
+                default_column_type=pa.string(), null_values=["", *missing], strings_can_be_null=True
             ),
         )
     except pa.ArrowInvalid as error:
         reason = "empty, expected a header" if not content.strip() else str(error)
+        if "straddling object" in reason:
+            reason = limits.exceeded("a row does not fit into memory at once: it has a very long field", "field_characters", 0)
+        if faults and (separator := other_separator(content, dialect.separator)):
+            faults[0] += f": {dialect.cure(f'separator = {toml_text(separator)}')}"
         raise ValueError(faults[0] if faults else reason) from error
 
 

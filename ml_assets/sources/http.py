@@ -19,7 +19,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from ml_assets.folders import STATUS_HINTS
+from ml_assets.sources.bounded_events import events_of
 from ml_assets.sources.landing import Arrived, FeedError, Piece, Position
+from ml_assets.sources.limits import USUAL, Limits, shallow
 
 AT_ONCE = 20_000
 """Rows in memory, and in one commit."""
@@ -30,6 +32,7 @@ _ATTEMPTS, _BACKOFF_SECONDS, _MOST_PATIENCE_SECONDS = 6, 0.5, 120
 _GATHER_SECONDS = 1.0
 """What comes within it from a stream lands together."""
 _PAUSE_SECONDS = 10.0
+_CHUNK = 2**16
 
 Paging = Literal["link", "cursor", "page"]
 
@@ -60,6 +63,8 @@ class Pages:
     page_size: int = 0
     """Rows of a full page, where pages are numbered."""
     requests_a_second: float = 10.0
+    limits: Limits = USUAL
+    """Of a page, and of the nesting of its rows."""
 
     def __post_init__(self) -> None:
         if self.paging != "link" and not self.parameter:
@@ -105,21 +110,46 @@ class Pages:
         """The rows of a page as they were written, and where the next one is."""
         begin = time.monotonic()
         try:
-            answer = session.get(url, timeout=_WAIT_SECONDS)
-            answer.raise_for_status()
+            answer, body = self._answer(session, url)
         except requests.HTTPError as error:
             raise FeedError(f"{self.name} answers {error.response.status_code} {error.response.reason}: {_hint(error)}") from None
         except requests.RequestException as error:
             raise FeedError(f"{self.name} does not answer ({type(error).__name__}): try again, or look whether it is up") from None
         try:
-            content = msgspec.json.decode(answer.content, type=msgspec.Raw)
-            rows = [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
+            content, rows = self._rows(body)
             onwards = self._onwards(url, answer, content, len(rows))
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
+        except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
             where = f"a list at {self.items}" if self.items else "a list"
-            raise FeedError(f"{self.name}: expected JSON with {where}, got {answer.text[:80]!r} ({error})") from None
+            got = body[:80].decode(errors="replace")
+            raise FeedError(f"{self.name}: expected JSON with {where}, got {got!r} ({error})") from None
         time.sleep(max(0.0, begin + 1 / self.requests_a_second - time.monotonic()))
         return rows, onwards
+
+    def _answer(self, session: requests.Session, url: str) -> tuple[requests.Response, bytes]:
+        """What the server answers, and its body.
+
+        Raises:
+            FeedError: the body is longer than a page may be.
+        """
+        with session.get(url, timeout=_WAIT_SECONDS, stream=True) as answer:
+            answer.raise_for_status()
+            body = bytearray()
+            for chunk in answer.iter_content(_CHUNK):
+                body += chunk
+                if len(body) > self.limits.page_bytes:
+                    what = f"{self.name}: a page has more than {self.limits.page_bytes:,} bytes"
+                    raise FeedError(f"{self.limits.exceeded(what, 'page_bytes', 0)}; or ask for smaller pages")
+            return answer, bytes(body)
+
+    def _rows(self, body: bytes) -> tuple[msgspec.Raw, list[bytes]]:
+        """The answer, and its rows as they were written; of one that lies too deep to be taken apart, what lies above the limit."""
+        try:
+            content = msgspec.json.decode(body, type=msgspec.Raw)
+            return content, [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
+        except RecursionError:
+            around = 2 + self.items.count(".") + bool(self.items)
+            content = msgspec.Raw(shallow(body, self.limits.nesting + around))
+            return content, [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
 
     def _onwards(self, url: str, answer: requests.Response, content: msgspec.Raw, rows: int) -> str | None:
         match self.paging:
@@ -167,6 +197,8 @@ class Stream:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Of each request, such as `Authorization`; never told."""
+    limits: Limits = USUAL
+    """Of an event: what is longer lands cut, and cleaning quarantines it."""
 
     @property
     def name(self) -> str:
@@ -202,7 +234,7 @@ class Stream:
         with (
             httpx.Client(headers={**self.headers, **resumed}, timeout=waits, follow_redirects=True) as client,
             httpx_sse.connect_sse(client, "GET", self.url) as source,
-            _Listening(source) as heard,
+            _Listening(source, self.limits) as heard,
         ):
             while (events := heard.some()) is not None:
                 now = _now()
@@ -218,8 +250,8 @@ class Stream:
 class _Listening:
     """Reads a stream in a thread of its own, so that what came lands although nothing more comes."""
 
-    def __init__(self, source: httpx_sse.EventSource) -> None:
-        self._source = source
+    def __init__(self, source: httpx_sse.EventSource, limits: Limits) -> None:
+        self._source, self._limits = source, limits
         self._heard: queue.Queue[httpx_sse.ServerSentEvent] = queue.Queue(AT_ONCE)
         self._error: httpx.HTTPError | httpx_sse.SSEError | None = None
         self._over = threading.Event()
@@ -256,7 +288,7 @@ class _Listening:
 
     def _listen(self) -> None:
         try:
-            for event in self._source.iter_sse():
+            for event in events_of(self._source, self._limits):
                 while not self._over.is_set():
                     try:
                         self._heard.put(event, timeout=1)

@@ -6,6 +6,7 @@ column means (the table's `derive`) or whether a day is good enough to publish (
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +16,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.sources.canonical import NOT_READ, without_reasons
+from ml_assets.sources.dialect import hint
 from ml_assets.sources.files import PROVENANCE, delivered_as
+from ml_assets.sources.iso import as_most_write
+from ml_assets.stages.dates import DATE, NO_DATE, NOT_DATED, instant_of
 from ml_assets.stages.identity import SET_ASIDE, Cause, Published, key_texts, repeats_by_day, resolve
 from ml_assets.stages.quality import EXAMPLES, Finding
 from ml_assets.stages.spelling import EXPECTED, respelled
 from ml_assets.stages.values import shown
 from ml_assets.use_case import Column, Day, DType, Severity, Spelling, Table, nullable_dtype, shift
 
+MOST_HINTS = 20
+"""Rows of a column for which it is looked up what would make them readable."""
 KEPT_PROVENANCE = ["day", "source_file", "source_row"]
 
 Reasons = dict[int, list[str]]
@@ -66,9 +73,9 @@ def clean(
         ValueError: the declaration contradicts itself, or `derive` gave other rows, columns or dtypes than declared.
     """
     _require_sound(table)
-    raw = raw.reset_index(drop=True)
-    reasons: Reasons = {}
-    typed = _typed(raw, table.delivered, reasons)
+    raw, refused = without_reasons(raw.reset_index(drop=True))
+    reasons: Reasons = _no_rows(raw, table)
+    typed = _typed(raw, table, refused, reasons)
     typed = _of_their_day(typed, raw["day"], table, timezone, reasons)
     derived = _derived(typed, raw.loc[typed.index, "day"], table, reasons)
     judged = _judged(derived, table, reasons).join(raw[KEPT_PROVENANCE])
@@ -106,12 +113,16 @@ def _contradictions(column: Column) -> Iterator[str]:
         yield f"has a spelling but is {column.dtype}"
     if (column.minimum, column.maximum) != (None, None) and column.dtype not in (DType.INT64, DType.FLOAT64):
         yield f"has a range but is {column.dtype}"
+    if column.dates is not None and column.dtype is not DType.TIMESTAMP:
+        yield f"says what a date means but is {column.dtype}"
 
 
 # Delivered text to values ---------------------------------------------------------------------------------------------------
 
 _INTERIM = {DType.INT64: "Int64", DType.BOOL: "boolean"}
 """While values may still be missing: numpy has no missing integer, and a float cannot hold all of them."""
+
+_NOTHING = pd.Series(dtype="str", index=pd.RangeIndex(0))
 
 PATTERNS = {
     # 18 digits always fit into 64 bits.
@@ -128,18 +139,36 @@ WANTED = {
 }
 
 
-def _typed(raw: pd.DataFrame, columns: Sequence[Column], reasons: Reasons) -> pd.DataFrame:
-    """The delivered columns in their dtypes, without the rows that are rejected; the index is the position in `raw`."""
+def _no_rows(raw: pd.DataFrame, table: Table) -> Reasons:
+    """Why rows are none: what their source could not even take apart."""
+    if NOT_READ not in raw or NOT_READ in [column.name for column in table.delivered]:
+        return {}
+    content = raw[NOT_READ].dropna()
+    return {
+        position: [f"is no row: {shown(text)}"] for position, text in zip(content.index.tolist(), content.tolist(), strict=True)
+    }
+
+
+def _typed(raw: pd.DataFrame, table: Table, refused: Mapping[str, pd.Series], reasons: Reasons) -> pd.DataFrame:
+    """The delivered columns in their dtypes, without the rows that are rejected; the index is the position in `raw`.
+
+    Args:
+        refused: for each delivered column why its source could not read values of it, by their position.
+    """
     kept = {}
-    for column in columns:
+    for column in table.delivered:
         name = delivered_as(column.name)
         text = _trimmed(raw[name]) if name in raw else pd.Series(pd.NA, index=raw.index, dtype="str")
         values = _parsed(text, column)
+        told = refused.get(name, _NOTHING)
+        values = values.mask(values.index.isin(told.index)) if len(told) else values
         unreadable = (text.notna() & values.isna()).to_numpy()
         if unreadable.any():
-            _note(reasons, column.name, text[unreadable], expected(column))
+            _note_unreadable(reasons, column, text[unreadable].drop(told.index, errors="ignore"), table)
+            for why, some in told.groupby(told):
+                _note(reasons, column.name, text[some.index], str(why))
         kept[column.name] = _kept(values, column, reasons, unreadable=unreadable)
-    return _exact(_survivors(pd.DataFrame(kept, index=raw.index), reasons), columns)
+    return _exact(_survivors(pd.DataFrame(kept, index=raw.index), reasons), table.delivered)
 
 
 def _trimmed(text: pd.Series) -> pd.Series:
@@ -159,8 +188,13 @@ def _parsed(text: pd.Series, column: Column) -> pd.Series:
     if dtype is DType.STRING:
         spelled = column.spelling is not Spelling.TEXT
         return _series(respelled(_arrow(text), column.spelling), text.index).astype("str") if spelled else text
-    array = _arrow(text)
-    array = pc.if_else(pc.match_substring_regex(array, PATTERNS[dtype]), array, None)
+    given = _arrow(text)
+    array = given
+    fits = pc.match_substring_regex(array, PATTERNS[dtype])
+    if dtype is DType.TIMESTAMP and not pc.all(fits).as_py():
+        array = as_most_write(array)
+        fits = pc.match_substring_regex(array, PATTERNS[dtype])
+    array = pc.if_else(fits, array, None)
     match dtype:
         case DType.INT64:
             return _series(pc.cast(array, pa.int64()), text.index).astype("Int64")
@@ -176,7 +210,29 @@ def _parsed(text: pd.Series, column: Column) -> pd.Series:
             cut = _series(pc.replace_substring_regex(array, r"(\.[0-9]{6})[0-9]+", r"\1"), text.index).astype("str")
             times: pd.Series = pd.to_datetime(cut, utc=True, format="ISO8601", errors="coerce").dt.as_unit("us")
             # The offset can carry a time out of the years 1 to 9999, which Python cannot even print.
-            return times.where(times.dt.year.between(1, 9999))
+            times = times.where(times.dt.year.between(1, 9999))
+            return times if column.dates is None else times.fillna(_dated(given, column, text.index))
+
+
+def _dated(text: pa.Array, column: Column, index: pd.Index) -> pd.Series:
+    """The instants that dates without a time of day mean, missing where a text is none."""
+    dates = pc.if_else(pc.match_substring_regex(text, f"^{DATE}$"), text, None)
+    instants = {}
+    for each in pc.unique(dates.drop_null()).to_pylist():
+        with suppress(ValueError):
+            instants[each] = instant_of(each, column)
+    known = pa.array([instants.get(each) for each in dates.to_pylist()], pa.timestamp("us", "UTC"))
+    return pd.Series(known.to_pandas().array, index=index)
+
+
+def _note_unreadable(reasons: Reasons, column: Column, text: pd.Series, table: Table) -> None:
+    """What is wrong, and what would make it readable; a date in a column of times has a cure of its own."""
+    dated = text.str.fullmatch(DATE).to_numpy(dtype=np.bool_) & (column.dtype is DType.TIMESTAMP)
+    texts = text[~dated]
+    _note(reasons, column.name, texts, expected(column))
+    for position, each in list(zip(texts.index.tolist(), texts.tolist(), strict=True))[:MOST_HINTS]:
+        reasons[position][-1] += hint(each, column.dtype, column=column.name, table=table.name)
+    _note(reasons, column.name, text[dated], NOT_DATED if column.dates is None else NO_DATE)
 
 
 def _arrow(text: pd.Series) -> pa.Array:

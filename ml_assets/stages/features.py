@@ -5,7 +5,7 @@ Belongs here: turning a declaration (`Features`) and clean tables into one row a
 What is unknown is missing: a mean over no facts, a plane that is not registered, weather that was never reported are nan.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -19,7 +19,7 @@ from ml_assets.stages.exact import at_least, differences
 from ml_assets.stages.moments import MOMENTS, moments
 from ml_assets.stages.questions import Entity, Questions, Series
 from ml_assets.stages.windows import Int64Array, Known, ratio, span, trailing
-from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
+from ml_assets.use_case import Arrays, Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
 
 Tables = Mapping[str, pd.DataFrame]
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -35,14 +35,50 @@ def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame
 
     Returns:
         `event_id`, `event_time`, `day` and every declared feature, one row an event, in the order of `events`.
+
+    Raises:
+        UndeclaredFeatureError: the case computes other features than it declares.
     """
     declared = case.features
     columns = {name: _array(events[name]) for name in declared.event_columns}
     columns |= dict(_derived(case, events, tables))
-    columns |= declared.row(columns)
-    kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
+    columns |= row_features(case, columns, frozenset(declared.names))
+    try:
+        kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
+    except KeyError as error:
+        raise nowhere(case, error) from None
     head = {"event_id": events["event_id"].array, "event_time": events[case.event_time].array, "day": events["day"].array}
     return pd.DataFrame(head | kept, copy=False)  # a copy would gather the numbers in one block, and double the memory
+
+
+class UndeclaredFeatureError(ValueError):
+    """What a case computes and what it declares are not the same features."""
+
+
+def row_features(case: UseCase, columns: Arrays, declared: Set[str]) -> dict[str, npt.NDArray[Any]]:
+    """What the case's `row` makes of the columns of events.
+
+    Args:
+        declared: the names of all features.
+
+    Raises:
+        UndeclaredFeatureError: it gives a feature that is not declared, and that no model would ever see.
+    """
+    made = case.features.row(columns)
+    if not made.keys() <= declared:
+        others = ", ".join(name for name in made if name not in declared)
+        raise UndeclaredFeatureError(
+            f"features of {case.name}: `row` gives {others}, not declared: add Column(name=…) to `columns` of the features, or leave it out"
+        )
+    return made
+
+
+def nowhere(case: UseCase, name: KeyError) -> UndeclaredFeatureError:
+    """Of a feature that is declared and that nothing computes."""
+    return UndeclaredFeatureError(
+        f"features of {case.name}: {name.args[0]} is declared, but `row` does not give it, and it is no column of the event or of a fact: "
+        "add it to what `row` returns, or take it out of `columns` of the features"
+    )
 
 
 def columns_of(trailing: Sequence[Trailing], latest: Sequence[Latest], lookups: Sequence[Lookup]) -> tuple[Column, ...]:

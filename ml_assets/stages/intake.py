@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ml_assets.sources.iso import one_as_most_write
 from ml_assets.stages.availability import microseconds
 from ml_assets.stages.clean import PATTERNS, WANTED, expected
+from ml_assets.stages.dates import instant_of, is_date
 from ml_assets.stages.spelling import canonical
 from ml_assets.stages.values import shown
 from ml_assets.use_case import Column, Day, DType, Spelling, Table, nullable_dtype
@@ -215,6 +217,8 @@ def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
 
 def _parser(column: Column) -> Callable[[Any], Any]:
     """From a delivered value to the one that is kept."""
+    if column.dtype is DType.TIMESTAMP:
+        return _time_parser(column)
     if column.spelling is Spelling.TEXT:
         return _PARSERS[column.dtype]
     spelling, rule = column.spelling, expected(column)
@@ -278,7 +282,8 @@ def _instant(value: Any) -> int | None:
     text = _text(value, DType.TIMESTAMP)
     if not text:
         return None
-    _matching(text, DType.TIMESTAMP)
+    if not _COMPILED[DType.TIMESTAMP].fullmatch(text):
+        text = _matching(one_as_most_write(text), DType.TIMESTAMP)
     if text[-1] != "Z" and text[-2] > "5":  # an offset of 60 minutes or more, which Python takes for one of hours
         raise ValueError(WANTED[DType.TIMESTAMP])
     try:
@@ -288,6 +293,17 @@ def _instant(value: Any) -> int | None:
     if not FIRST <= found <= LAST:
         raise ValueError(WANTED[DType.TIMESTAMP])
     return found
+
+
+def _time_parser(column: Column) -> Callable[[Any], Any]:
+    """A date without a time of day is what the column says, if anything."""
+
+    def parse(value: Any) -> int | None:
+        if isinstance(value, str) and len(text := value.strip()) == 10 and is_date(text):
+            return instant_of(text, column)
+        return _instant(value)
+
+    return parse
 
 
 def _microseconds(span: timedelta) -> int:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ml_assets.stages.availability import NEVER
 from ml_assets.stages.exact import FITS, RunningSums, Sums, at_least
-from ml_assets.stages.features import columns_of, fresh, latest_columns, statistic, too_large, trailing_name
+from ml_assets.stages.features import columns_of, fresh, latest_columns, nowhere, row_features, statistic, too_large, trailing_name
 from ml_assets.stages.kept import ID_BYTES, MICROSECOND, Place, Records, Row, kept_of, key_of, may_be_missing
 from ml_assets.stages.moments import MOMENTS, moment
 from ml_assets.stages.questions import Entity
@@ -39,6 +39,7 @@ class OnlineFeatures:
     def __init__(self, case: UseCase) -> None:
         self.case, self.kept = case, kept_of(case)
         self._columns = {column.name: column for column in case.event_table.columns}
+        self._names = frozenset(case.features.names)
         self._prefixes = {
             (name, entity): prefix
             for name, kept in self.kept.items()
@@ -79,6 +80,9 @@ class OnlineFeatures:
                 can be known: then everything that depends on them is missing.
             dimensions: a row of a table that is not delivered by day, by its name and the row's key.
             keys: of each event, where they are at hand.
+
+        Raises:
+            UndeclaredFeatureError: the case computes other features than it declares.
         """
         if len(events) > self._at_once:
             starts = range(0, len(events), self._at_once)
@@ -97,8 +101,11 @@ class OnlineFeatures:
                 rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
                 for value in lookup.values:
                     columns[f"{lookup.table}_{value}"] = _floats([row.get(value) for row in rows])
-        columns |= declared.row(columns)
-        return {column.name: columns[column.name] for column in declared.columns}
+        columns |= row_features(self.case, columns, self._names)
+        try:
+            return {column.name: columns[column.name] for column in declared.columns}
+        except KeyError as error:
+            raise nowhere(self.case, error) from None
 
     def _known(
         self, events: Sequence[Row], facts: Mapping[bytes, bytes], of_events: Sequence[Mapping[Place, bytes | None]]

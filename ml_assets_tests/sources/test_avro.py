@@ -16,9 +16,10 @@ import fastavro
 import pytest
 
 from ml_assets.folders import LocalFolder
+from ml_assets.sources.canonical import NOT_READ
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.kafka import Topic
-from ml_assets.sources.landing import NOT_READ, FeedError, LandedRows, Landing
+from ml_assets.sources.landing import FeedError, LandedRows, Landing
 from ml_assets_tests.brokers import Broker, running_noida
 
 DELIVERED = Delivered(columns={"at": "when", "fare": "fare", "night": "night"}, day_column="at", timezone="UTC")

@@ -119,9 +119,19 @@ def test_a_missing_package_or_file_is_a_problem_of_every_day(name: str, file: st
 
 
 @pytest.mark.parametrize("date", ["2013,2,30", "2013,,1", "2013,x,1", "NA,1,1"])
-def test_a_row_without_a_date_is_an_error_with_its_place(package: Path, date: str) -> None:
-    (package / "rides.csv").write_text(f"year,month,day,fare\n2013,1,1,5\n{date},6\n")
-    with pytest.raises(ValueError, match=r"rides_of_2013/rides\.csv, row 2: year-month-day is '.*', expected a date"):
+def test_a_row_without_a_date_is_of_the_day_of_its_neighbour(package: Path, date: str) -> None:
+    (package / "rides.csv").write_text(f"year,month,day,fare\n{date},4\n2013,1,2,5\n{date},6\n2013,1,1,7\n")
+    batch = PackagedCsv(package="rides_of_2013", file="rides.csv").read(["2013-01-01", "2013-01-02"])
+    assert batch.rows[["day", "fare", "source_row"]].values.tolist() == [
+        ["2013-01-02", "4", 1],
+        ["2013-01-02", "5", 2],
+        ["2013-01-02", "6", 3],
+        ["2013-01-01", "7", 4],
+    ]
+    (package / "rides.csv").write_text(f"year,month,day,fare\n{date},6\n")
+    with pytest.raises(
+        ValueError, match=r"rides_of_2013/rides\.csv: no row has a date, row 1: year-month-day is '.*', expected one"
+    ):
         PackagedCsv(package="rides_of_2013", file="rides.csv").read(["2013-01-01"])
 
 
@@ -186,8 +196,8 @@ def test_a_missing_file_is_a_problem_of_its_day_only(daily: DailyFiles, deliver:
         (b"\n\n", "empty, expected a header"),
         (b"fare,tip\n1,2\n3\n4,5\n", "row 2: expected 2 fields, got 1: 3"),
         (b"fare,tip\n1,2,3\n", "row 1: expected 2 fields, got 3: 1,2,3"),
-        (b"fare,tip\n1,2\n3,\xff\n", "row 2: not UTF-8 (invalid start byte)"),
-        (b"fare,\xff\n1,2\n", "row 0: not UTF-8 (invalid start byte)"),
+        (b"fare,tip\n1,2\n3,\xff\n", 'row 2: not UTF-8 (invalid start byte): declare [events.dialect] encoding = "cp1252"'),
+        (b"fare,\xff\n1,2\n", 'row 0: not UTF-8 (invalid start byte): declare [events.dialect] encoding = "cp1252"'),
         (b'fare,tip\n1,2\n3,"4\n5,6\n', "row 2: a quote is opened and never closed"),
         (b"fare,tip,fare\n1,2,3\n", "header: column fare appears more than once"),
     ],

@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient
 
 from ml_assets.folders import LocalFolder
 from ml_assets.sources import kafka
+from ml_assets.sources.canonical import NOT_READ
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.kafka import Topic
-from ml_assets.sources.landing import NOT_READ, FeedError, LandedRows, Landing
+from ml_assets.sources.landing import FeedError, LandedRows, Landing
 from ml_assets_tests.brokers import Broker, running_noida, running_tansu
 from ml_assets_tests.buckets import running_s3
 

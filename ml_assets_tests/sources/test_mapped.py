@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from ml_assets.sources import mapped
 from ml_assets.sources.as_text import text_of
+from ml_assets.sources.dialect import Dialect
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.sources.mapped import MappedFiles
 from ml_assets.use_case import Batch, Day, day_range
@@ -262,7 +263,7 @@ def test_text_without_an_offset_keeps_all_its_digits(tmp_path: Path) -> None:
     batch = csv_source(tmp_path, timezone="Europe/Berlin").read(["2018-04-01"])
     assert value_of(batch, "at") == [
         "2018-04-01T23:30:00.123456789+02:00",
-        "2018-04-01T00:00:00+02:00",
+        "2018-04-01",
         "2018-04-01T07:00+02:00",
     ]
 
@@ -274,9 +275,44 @@ def test_a_delay_of_nothing_reads_a_further_text_as_a_time(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
-def test_a_date_is_its_midnight(tmp_path: Path, kind: pa.DataType) -> None:
+def test_a_date_stays_one_unless_it_is_declared_which_instant_it_is(tmp_path: Path, kind: pa.DataType) -> None:
     source = parquet_times(tmp_path, pa.array([date(2018, 4, 1)], kind), timezone="Europe/Berlin")
-    assert value_of(source.read(["2018-04-01"]), "at") == ["2018-04-01T00:00:00+02:00"]
+    meanings = {None: "2018-04-01", "start": "2018-04-01T00:00:00+02:00", "end": "2018-04-01T23:59:59.999999+02:00"}
+    for dates, text in meanings.items():
+        assert value_of(replace(source, dates=dates).read(["2018-04-01"]), "at") == [text]
+    assert len({replace(source, dates=dates).versions(["2018-04-01"])["2018-04-01"] for dates in meanings}) == 3
+
+
+def test_a_midnight_is_a_date_where_dates_count_from_their_end(tmp_path: Path) -> None:
+    """As of a spreadsheet, which has no dates without a time of day."""
+    texts = [
+        "2018-04-01 00:00:00",
+        "2018-04-01T00:00:00+02:00",
+        "2018-04-01 00:00:01",
+        "2018-03-31T22:00:00Z",
+        "2018-04-01T00:00:00Z",
+    ]
+    (tmp_path / "one.csv").write_text("when,fare\n" + "".join(f"{text},1\n" for text in texts))
+    batch = csv_source(tmp_path, timezone="Europe/Berlin", dates="end").read(["2018-04-01"])
+    last = "2018-04-01T21:59:59.999999Z"
+    expected = ["2018-04-01T23:59:59.999999+02:00", last, "2018-04-01T00:00:01+02:00", last, "2018-04-01T00:00:00Z"]
+    assert value_of(batch, "at") == expected
+
+
+@pytest.mark.parametrize(
+    ("dates", "hours", "text"),
+    [
+        (None, 48, "2018-04-03"),
+        (None, 12, "2018-04-02T11:59:59.999999Z"),
+        ("end", 12, "2018-04-02T11:59:59.999999Z"),
+        ("start", 12, "2018-04-01T12:00:00Z"),
+    ],
+)
+def test_a_date_that_is_delayed_counts_no_earlier_than_is_certain(tmp_path: Path, dates: Any, hours: int, text: str) -> None:
+    (tmp_path / "one.csv").write_text("when\n2018-04-01\n")
+    source = csv_source(tmp_path, columns={}, delayed={"at": ("when", timedelta(hours=hours))}, dates=dates)
+    batch = source.read([text[:10]])
+    assert (value_of(batch, "at"), dict(batch.counted)) == ([text], {text[:10]: 1})
 
 
 def test_the_end_of_time_is_a_time(tmp_path: Path) -> None:
@@ -313,43 +349,20 @@ def test_a_clock_time_that_is_no_instant_is_delayed_on_the_clock(tmp_path: Path)
     assert value_of(source.read(["2018-11-11"]), "at") == ["2018-11-11T01:30:00"]
 
 
-@pytest.mark.parametrize(
-    ("cell", "got"),
-    [("soon", "'soon'"), ("2018-02-30", "'2018-02-30'"), ("2018-04-01T25:00:00", "'2018-04-01T25:00:00'"), ("", "missing")],
-)
-@pytest.mark.parametrize("asked", [["2018-04-01"], ["2018-07-01"]], ids=["its neighbours", "another day"])
-def test_a_row_without_a_time_is_an_error_with_its_place(tmp_path: Path, cell: str, got: str, asked: list[Day]) -> None:
-    path = tmp_path / "one.csv"
-    path.write_text(f"when,fare\n2018-04-01,1\n{cell},2\n")
-    source = csv_source(tmp_path)
-    with pytest.raises(ValueError, match="expected a time such as") as caught:
-        source.read(asked)
-    assert str(caught.value).startswith(f"{path}, row 2: when is {got}, expected a time such as 2018-04-01T09:30:00")
-    assert source.versions(asked) == {}
-
-
-def test_a_missing_time_in_a_late_row_group_is_found(tmp_path: Path) -> None:
-    times = [clock_time("2018-04-01")] * 250
-    source = parquet_times(tmp_path, pa.array([*times, None, *times, None]))
-    with pytest.raises(ValueError, match=r"one\.parquet, row 251: AT is missing, expected a time"):
-        source.read(["2018-04-01"])
-
-
 def test_a_row_that_is_not_kept_needs_no_time(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("when,fare,kind\n2018-04-01,1,a\n,2,b\n2018-04-02,3,b\n")
     source = csv_source(tmp_path, where=("kind", "a"))
     batch = source.read(["2018-04-01", "2018-04-02"])
     assert (value_of(batch, "fare"), dict(batch.counted)) == (["1"], {"2018-04-01": 1, "2018-04-02": 0})
-    with pytest.raises(ValueError, match="row 2: when is missing"):
-        replace(source, where=("kind", "b")).read(["2018-04-01"])
+    kept = replace(source, where=("kind", "b")).read(["2018-04-01"])
+    assert (value_of(kept, "fare"), dict(kept.counted)) == (["2"], {"2018-04-01": 1})
 
 
-def test_a_time_beyond_the_calendar_is_an_error(tmp_path: Path) -> None:
+def test_a_time_that_a_delay_carries_beyond_the_calendar_is_none(tmp_path: Path) -> None:
     source = parquet_times(
         tmp_path, pa.array([clock_time("9999-12-31T23:00:00")]), columns={}, delayed={"at": ("AT", timedelta(days=7))}
     )
-    with pytest.raises(ValueError, match="row 1: AT is '9999-12-31 23:00:00', expected a time"):
-        source.read(["2018-04-01"])
+    assert "row 1: AT is '9999-12-31T23:00:00Z', expected a time" in source.read(["2018-04-01"]).problems["2018-04-01"]
 
 
 @given(
@@ -375,7 +388,7 @@ def test_an_instant_reads_back_the_same_from_its_clock_time(instant: datetime, z
     [
         (pa.array([42, -1, None], pa.int16()), ["42", "-1", None]),
         (pa.array([2**64 - 1], pa.uint64()), ["18446744073709551615"]),
-        (pa.array([0.1, 57.16, 3.0, 1e-7, float("nan"), None]), ["0.1", "57.16", "3", "1e-7", "nan", None]),
+        (pa.array([0.1, 57.16, 3.0, 1e-7, float("nan"), None]), ["0.1", "57.16", "3", "1e-7", None, None]),
         (pa.array([0.1, 16777216.0], pa.float32()), ["0.1", "16777216"]),
         (pa.array([True, False, None]), ["true", "false", None]),
         (pa.array([Decimal("1.50"), None]), ["1.50", None]),
@@ -409,7 +422,7 @@ def test_text_of_csv_is_neither_typed_nor_trimmed_and_may_mean_missing(tmp_path:
         'when,fare\n2018-04-01,007\n2018-04-01, 1.50 \n2018-04-01,NA\n2018-04-01,"a, ""b"""\n2018-04-01,\n'
     )
     assert value_of(csv_source(tmp_path).read(["2018-04-01"]), "fare") == ["007", " 1.50 ", "NA", 'a, "b"', None]
-    assert value_of(csv_source(tmp_path, missing=("", "NA")).read(["2018-04-01"]), "fare")[2] is None
+    assert value_of(csv_source(tmp_path, dialect=Dialect(missing=("NA",))).read(["2018-04-01"]), "fare")[2] is None
 
 
 # Days -------------------------------------------------------------------------------------------------------------------------
@@ -540,13 +553,16 @@ def test_a_file_that_lacks_a_column_is_a_problem_of_its_days(source: MappedFiles
 
 def test_a_file_that_lacks_the_time_is_a_problem_of_every_day(source: MappedFiles) -> None:
     path = write_parquet(source.folder / "pay" / "2018-05.parquet", payments("2018-05").drop(columns="AT"))
-    assert_problem(source, ["2018-04-30", "2018-05-01"], f"{path}: no column AT, which says the day; it has ID, SUM, FRAUD")
+    assert_problem(
+        source, ["2018-04-30", "2018-05-01"], f"{path}: no column AT, which says the day; it has ID, SUM, FRAUD{mapped.ANY_DAY}"
+    )
 
 
 def test_a_time_of_another_type_is_a_problem_of_every_day(tmp_path: Path) -> None:
     source = parquet_times(tmp_path, pa.array([1522540831]))
-    told = f"{tmp_path}/one.parquet: column AT is int64, expected timestamps, dates or text"
-    assert_problem(source, ["2018-04-01"], told)
+    told = f"{tmp_path}/one.parquet: column AT is int64, expected timestamps, dates or text; of numbers since 1970 declare [events.dialect]"
+    told += ' time = {"AT" = "epoch seconds"} (or milliseconds, microseconds)'
+    assert_problem(source, ["2018-04-01"], told + mapped.ANY_DAY)
 
 
 @pytest.mark.parametrize("name", ["2018-05.parquet", "2018-09.parquet"])
@@ -564,14 +580,14 @@ def test_a_truncated_file_is_a_problem_of_every_day(source: MappedFiles, name: s
     [
         (b"", "empty, expected a header"),
         (b"when,fare\n2018-04-01\n", "row 1: expected 2 fields, got 1: 2018-04-01"),
-        (b"when,fare\n2018-04-01,\xff\n", "row 1: not UTF-8 (invalid start byte)"),
+        (b"when,fare\n2018-04-01,\xff\n", 'row 1: not UTF-8 (invalid start byte): declare [events.dialect] encoding = "cp1252"'),
         (b"when,fare,fare\n2018-04-01,1,2\n", "header: column fare appears more than once"),
     ],
 )
 def test_an_unreadable_csv_is_a_problem_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "one.csv").write_bytes(content)
     (tmp_path / "two.csv").write_text("when,fare\n2018-04-02,1\n")
-    assert_problem(csv_source(tmp_path), ["2018-04-02"], f"{tmp_path}/one.csv: {reason}")
+    assert_problem(csv_source(tmp_path), ["2018-04-02"], f"{tmp_path}/one.csv: {reason}{mapped.ANY_DAY}")
 
 
 def test_a_cut_packed_csv_is_a_problem(tmp_path: Path) -> None:
@@ -583,7 +599,7 @@ def test_a_cut_packed_csv_is_a_problem(tmp_path: Path) -> None:
 def test_parquet_with_two_columns_of_one_name_is_a_problem(tmp_path: Path) -> None:
     source = parquet_times(tmp_path, pa.array([clock_time("2018-04-01")]))
     pq.write_table(pa.table([pa.array([clock_time("2018-04-01")])] * 2, names=["AT", "AT"]), tmp_path / "one.parquet")
-    assert_problem(source, ["2018-04-01"], f"{tmp_path}/one.parquet: column AT appears more than once")
+    assert_problem(source, ["2018-04-01"], f"{tmp_path}/one.parquet: column AT appears more than once{mapped.ANY_DAY}")
 
 
 def test_a_value_without_text_is_a_problem_of_the_days_of_its_file(source: MappedFiles) -> None:
