@@ -16,7 +16,7 @@ import unicodedata
 JOINERS = "\u200c\u200d"  # Persian, Hindi and emojis are written with them
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SPECIAL = re.compile(r"[\\`*<>\[\]#|~&$]|(?<![^\W_])_|_(?![^\W_])")  # a _ inside a word is plain: most column names have one
-_BLOCK = re.compile(r"([-+=]|\d{1,9}(?=[.)]))")
+_BLOCK = re.compile(r"-(?=[\s-]|$)|\+(?=\s|$)|=+\s*$|\d{1,9}(?=[.)](\s|$))")
 _EDGES = re.compile(r"^\s+|\s+$")
 # GitHub and Dagster make links of these after parsing, so that no escape but a node of another kind between them holds them back.
 _AUTOLINK = re.compile(r"(?i)(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=@)")

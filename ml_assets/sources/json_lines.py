@@ -3,6 +3,7 @@
 Belongs here: the form of objects. Does not: where lines come from (`sources.mapped`, `sources.landing`).
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+NO_FIELD = re.compile(r'[\\"\x00-\x1f]')
+"""What the name of a field of a struct of msgspec cannot hold, and that of a member of an object can."""
 _decode = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -57,7 +60,7 @@ def members_of(contents: Sequence[bytes], names: Sequence[str], *, otherwise: st
     told: dict[int, str] = {}
     for place, content in enumerate(contents):
         try:
-            rows.append(msgspec.structs.astuple(decode(content)))
+            rows.append(decode(content))
         except (msgspec.DecodeError, UnicodeDecodeError):
             rows.append(nothing)
             told[place] = content.decode(errors="backslashreplace")
@@ -68,10 +71,14 @@ def members_of(contents: Sequence[bytes], names: Sequence[str], *, otherwise: st
 
 
 @cache
-def _reader(names: tuple[str, ...]) -> Callable[[bytes], msgspec.Struct]:
+def _reader(names: tuple[str, ...]) -> Callable[[bytes], tuple[Any, ...]]:
+    if any(map(NO_FIELD.search, names)):
+        members = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
+        return lambda content: tuple(map(members(content).get, names))
     fields = [(f"member_{place}", Any, None) for place in range(len(names))]
     struct = msgspec.defstruct("Members", fields, rename={field: name for (field, *_), name in zip(fields, names, strict=True)})
-    return msgspec.json.Decoder(struct, float_hook=str).decode
+    decode = msgspec.json.Decoder(struct, float_hook=str).decode
+    return lambda content: msgspec.structs.astuple(decode(content))
 
 
 def _text(value: Any) -> str | None:

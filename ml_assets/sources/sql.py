@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.sql.elements import quoted_name
 
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
 from ml_assets.sources.files import digest, united
@@ -50,7 +51,8 @@ class SqlRows:
     url: str
     """SQLAlchemy's, with the password: it is never told."""
     rows: str
-    """The name of a table, with its schema where it needs one, or a query that begins with SELECT or WITH."""
+    """A table as the database spells it, with its schema where it needs one (`my orders`, `sales.order`), or a query that begins with
+    SELECT or WITH."""
     delivered: Delivered
     look_back_days: int = 30
     """So many days a sensor looks for rows that came late, were changed or deleted."""
@@ -127,6 +129,7 @@ class SqlRows:
                 connection.exec_driver_sql(
                     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1"
                 )
+            self._table.update(self._looked_up(connection) if not self._table else {})
             self._require_columns(connection)
             yield connection, self._time(connection)
             connection.rollback()
@@ -135,38 +138,59 @@ class SqlRows:
     def _engine(self) -> sa.Engine:
         url = sa.make_url(self.url)
         waiting = {"connect_timeout": _WAIT_SECONDS} if url.get_backend_name() in _SNAPSHOT else {}
-        return sa.create_engine(url, poolclass=sa.NullPool, connect_args=waiting, hide_parameters=True)
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=waiting, hide_parameters=True)
+        # SQLite's dialect would call a column by what is behind the last dot of its name.
+        return engine.execution_options(sqlite_raw_colnames=True) if url.get_backend_name() == "sqlite" else engine
+
+    @cached_property
+    def _table(self) -> dict[str, sa.TableClause]:
+        """The table, once the database was asked for it; nothing while there is none by that name, as of a query."""
+        return {}
+
+    def _looked_up(self, connection: sa.Connection) -> dict[str, sa.TableClause]:
+        """Looked for as it is written, since one may be called `order`, `my orders` or `a.b`, and only then as schema and table."""
+        schema, _, name = self.rows.partition(".")
+        for table, within in ((self.rows, None), *([(name, schema)] if name and schema else [])):
+            if sa.inspect(connection).has_table(table, schema=within):
+                quoted = [None if each is None else quoted_name(each, quote=True) for each in (table, within)]
+                return {"table": sa.table(quoted[0], schema=quoted[1])}
+        return {}
 
     @property
-    def _from(self) -> str:
-        return f"({self.rows}) AS delivered" if self.rows.split(None, 1)[0].upper() in ("SELECT", "WITH") else self.rows
+    def _from(self) -> sa.FromClause:
+        """The table, or else what is written, as it is: a query, or names in quotes."""
+        if self._table:
+            return self._table["table"]
+        is_query = self.rows.split(None, 1)[0].upper() in ("SELECT", "WITH")
+        # A colon would begin a parameter, also one inside a text.
+        return sa.text((f"({self.rows}) AS delivered" if is_query else self.rows).replace(":", "\\:"))  # type: ignore[return-value]
 
     @property
     def _label(self) -> str:
         url = sa.make_url(self.url)
         return f"{self.rows[:60]} in {url.get_backend_name()}://{url.host or ''}/{url.database or ''}"
 
-    def _quoted(self, name: str) -> str:
-        return self._engine.dialect.identifier_preparer.quote_identifier(name)
+    @property
+    def _at(self) -> sa.ColumnClause[Any]:
+        return _column(self.delivered.time.column)
 
     def _require_columns(self, connection: sa.Connection) -> None:
         """SQLite takes the name of a column that is not there for a text."""
-        there = list(connection.execute(sa.text(f"SELECT * FROM {self._from} WHERE 1 = 0")).keys())
+        nothing = sa.select(sa.text("*")).select_from(self._from).where(sa.text("1 = 0"))
+        there = list(connection.execute(nothing).keys())
         if lacking := self.delivered.lacking(there):
             raise _LackingError(lacking)
 
     def _time(self, connection: sa.Connection) -> "_Time":
-        name = self.delivered.time.column
-        column = self._quoted(name)
-        [(last,)] = connection.execute(sa.text(f"SELECT max({column}) FROM {self._from}")).all()
-        return _Time.of(last, name, self.delivered)
+        [(last,)] = connection.execute(sa.select(sa.func.max(self._at)).select_from(self._from)).all()
+        return _Time.of(last, self.delivered.time.column, self.delivered)
 
     def _problem(self, time: "_Time", day: Day) -> str | None:
         return not_delivered(day, complete_to=self.complete_to, last=time.last, whole=self._label, latest=f"row of {self._label}")
 
     def _require_times(self, connection: sa.Connection) -> None:
-        column = self._quoted(self.delivered.time.column)
-        [(without,)] = connection.execute(sa.text(f"SELECT count(*) FROM {self._from} WHERE {column} IS NULL")).all()
+        counted = sa.select(sa.func.count()).select_from(self._from).where(self._at.is_(None))
+        [(without,)] = connection.execute(counted).all()
         if without:
             raise ValueError(
                 f"{self._label}: {without:,} rows have no {self.delivered.time.column}, so nobody knows their day: give them one, or leave "
@@ -175,17 +199,18 @@ class SqlRows:
 
     # A day ---------------------------------------------------------------------------------------------------------------------
 
-    def _where(self) -> str:
-        column = self._quoted(self.delivered.time.column)
-        return f"{column} >= :from_then AND {column} < :to_then"
+    def _of_then(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        """Of the rows between two times, which are passed as the driver takes them."""
+        begin, end = (sa.bindparam(name, type_=sa.types.NullType()) for name in ("from_then", "to_then"))
+        return sa.select(*columns).select_from(self._from).where(self._at >= begin, self._at < end)
 
     def _version(self, connection: sa.Connection, time: "_Time", day: Day) -> str:
         if self._engine.dialect.name != "postgresql":
             return self._version_of(self._batches(connection, time, day))
-        names = ", ".join(self._quoted(name) for name in self.delivered.needed)
-        checksum = f"coalesce(sum(hashtextextended(CAST(ROW({names}) AS text), 0)), 0)"
-        statement = f"SELECT count(*), {checksum} FROM {self._from} WHERE {self._where()}"
-        [(count, total)] = connection.execute(sa.text(statement), time.bounds(day)).all()
+        nought = sa.literal_column("0")
+        text = sa.cast(sa.func.row(*map(_column, self.delivered.needed)), sa.Text)
+        checksum = sa.func.coalesce(sa.func.sum(sa.func.hashtextextended(text, nought)), nought)
+        [(count, total)] = connection.execute(self._of_then(sa.func.count(), checksum), time.bounds(day)).all()
         return self._named(count, total)
 
     def _version_of(self, batches: Iterable[pa.RecordBatch]) -> str:
@@ -215,9 +240,8 @@ class SqlRows:
     def _batches(self, connection: sa.Connection, time: "_Time", day: Day) -> Iterator[pa.RecordBatch]:
         names = list(self.delivered.needed)
         first = self.delivered.time.column
-        order = ", ".join(self._quoted(name) for name in sorted(names, key=lambda name: name != first))
-        columns = ", ".join(map(self._quoted, names))
-        statement = sa.text(f"SELECT {columns} FROM {self._from} WHERE {self._where()} ORDER BY {order}")
+        order = map(_column, sorted(names, key=lambda name: name != first))
+        statement = self._of_then(*map(_column, names)).order_by(*order)
         streaming = connection.execution_options(stream_results=True, yield_per=AT_ONCE)
         with closing(streaming.execute(statement, time.bounds(day))) as found:
             for rows in found.partitions(AT_ONCE):
@@ -287,6 +311,10 @@ class _Time:
             case _:
                 found = [start - delay for start in starts]
         return {"from_then": found[0], "to_then": found[1]}
+
+
+def _column(name: str) -> sa.ColumnClause[Any]:
+    return sa.column(quoted_name(name, quote=True))
 
 
 def _array(values: Sequence[Any]) -> pa.Array:

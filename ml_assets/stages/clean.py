@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.sources.files import PROVENANCE, delivered_as
+from ml_assets.sources.files import PROVENANCE, delivered_as, delivered_name
 from ml_assets.stages.quality import EXAMPLES, Finding
 from ml_assets.use_case import Column, Day, DType, Severity, Table, nullable_dtype
 
@@ -64,6 +64,11 @@ def clean(raw: pd.DataFrame, table: Table) -> Cleaned:
 def _require_sound(table: Table) -> None:
     names = [column.name for column in table.columns]
     faults = [f"{name} is a provenance column" for name in names if name in PROVENANCE]
+    faults += [
+        f"the delivered {column.name} has a name that `derive` gets or gives: deliver it under another one"
+        for column in table.delivered
+        if column.name in ("partition_day", "reject_reason")
+    ]
     faults += [f"the key {name} is not a column" for name in table.key if name not in names]
     faults += [f"{column.name} {fault}" for column in (*table.delivered, *table.columns) for fault in _contradictions(column)]
     if faults:
@@ -270,7 +275,7 @@ def _rejected(raw: pd.DataFrame, reasons: Reasons) -> pd.DataFrame:
     positions = sorted(reasons)
     refused = raw.loc[positions]
     content = refused[[name for name in raw.columns if name not in PROVENANCE]]
-    content = content.rename(columns={delivered_as(name): name for name in PROVENANCE}).astype(object)
+    content = content.rename(columns=delivered_name).astype(object)
     delivered = content.where(content.notna(), None).to_dict("records")
     return (
         refused[KEPT_PROVENANCE]
