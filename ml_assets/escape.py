@@ -36,11 +36,8 @@ def markdown(text: str, *, most: int | None = None) -> str:
     """
     text = _AUTOLINK.sub("\0", _short(visible(text), most))  # NUL is no longer in the text
     text = _SPECIAL.sub(r"\\\g<0>", text)
-    text = (
-        _BLOCK.sub(lambda start: f"\\{start[0]}" if not start[0].isdigit() else f"{start[0]}\\", text)
-        if _BLOCK.match(text)
-        else text
-    )
+    if start := _BLOCK.match(text):
+        text = f"{start[0]}\\{text[start.end() :]}" if start[0].isdigit() else f"\\{text}"
     text = _EDGES.sub(lambda spaces: "".join(f"&#{ord(space)};" for space in spaces[0]), text)
     return text.replace("\0", _NOTHING)
 

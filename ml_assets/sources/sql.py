@@ -152,8 +152,7 @@ class SqlRows:
         schema, _, name = self.rows.partition(".")
         for table, within in ((self.rows, None), *([(name, schema)] if name and schema else [])):
             if sa.inspect(connection).has_table(table, schema=within):
-                quoted = [None if each is None else quoted_name(each, quote=True) for each in (table, within)]
-                return {"table": sa.table(quoted[0], schema=quoted[1])}
+                return {"table": sa.table(_quoted(table), schema=None if within is None else _quoted(within))}
         return {}
 
     @property
@@ -207,7 +206,7 @@ class SqlRows:
     def _version(self, connection: sa.Connection, time: "_Time", day: Day) -> str:
         if self._engine.dialect.name != "postgresql":
             return self._version_of(self._batches(connection, time, day))
-        nought = sa.literal_column("0")
+        nought: sa.ColumnClause[Any] = sa.literal_column("0")
         text = sa.cast(sa.func.row(*map(_column, self.delivered.needed)), sa.Text)
         checksum = sa.func.coalesce(sa.func.sum(sa.func.hashtextextended(text, nought)), nought)
         [(count, total)] = connection.execute(self._of_then(sa.func.count(), checksum), time.bounds(day)).all()
@@ -313,8 +312,12 @@ class _Time:
         return {"from_then": found[0], "to_then": found[1]}
 
 
+def _quoted(name: str) -> quoted_name:
+    return quoted_name(name, quote=True)
+
+
 def _column(name: str) -> sa.ColumnClause[Any]:
-    return sa.column(quoted_name(name, quote=True))
+    return sa.column(_quoted(name))
 
 
 def _array(values: Sequence[Any]) -> pa.Array:
