@@ -23,6 +23,7 @@ _AUTOLINK = re.compile(r"(?i)(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=@)")
 # Rich's own `escape` loses the backslash of `\\[` and doubles one at the end, which is one again only where a tag follows.
 _TAG = re.compile(r"(\\*)\[([a-z#/@][^\[]*?\])?")
 _LAST = re.compile(r"\\+\Z")
+_EVERYBODY = re.compile(r"(?i)@(?=(here|channel|all|everyone|team)\b)")  # Mattermost calls them without brackets
 _NOTHING = "<!-- -->"
 
 
@@ -51,6 +52,15 @@ def terminal(text: str) -> str:
     """Markup of rich that prints `text` and sends the terminal no command; its lines stay lines."""
     markup = _TAG.sub(_escaped_tag, "\n".join(map(visible, text.split("\n"))))
     return _LAST.sub(lambda last: f"{2 * last[0]}[not bold][/not bold]", markup)
+
+
+def chat(text: str) -> str:
+    """Text of a message to Slack and its likes: it calls nobody and hides no link; its lines stay lines.
+
+    Source: https://docs.slack.dev/messaging/formatting-message-text
+    """
+    text = "\n".join(map(visible, text.split("\n"))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _EVERYBODY.sub("@\u2060", text)
 
 
 def visible(text: str, *, most: int | None = None) -> str:
