@@ -7,7 +7,7 @@ A *day* is written everywhere as its partition key, `YYYY-MM-DD`, and means the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -22,6 +22,9 @@ Day = str
 
 WHOLE: Day = "all"
 """The one partition of a table that is not delivered by day."""
+
+UNDECLARED_WITHIN = timedelta(days=2) - timedelta(hours=1)
+"""So long after its day a row is known at the latest where nobody has said how long: two days, less a changed clock."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Named arrays of one length: a million events or one."""
@@ -179,6 +182,8 @@ class Table:
     time: str | None = None
     """Delivered column whose time lies on the day under which a row is delivered, or up to `late_days` before it; None: not asked."""
     late_days: int = 0
+    unique: Literal["day", "ever"] = "day"
+    """Whether a key is one row of its day, or one row over all days. Events are `"ever"`: a case sees to it."""
     corrections: "Corrections | None" = None
     """None: of rows with one key the first counts, and a later one that contradicts it is rejected."""
 
@@ -309,6 +314,12 @@ class Features:
         """Each look back: the table, how far, and how long after its day a row is known."""
         facts = [(each.fact.table, window, each.fact.known_within) for each in self.trailing for window in each.windows]
         return [*facts, *((each.table, each.within + each.change_over, each.known_within) for each in self.latest)]
+
+    def known_within(self, table: str, known_at: str) -> timedelta:
+        """So long after its day a row of a table is known at the latest by this column: what its look backs can rely on."""
+        facts = [each.fact.known_within for each in self.trailing if (each.fact.table, each.fact.known_at) == (table, known_at)]
+        facts += [each.known_within for each in self.latest if (each.table, each.known_at) == (table, known_at)]
+        return min((UNDECLARED_WITHIN if each is None else each for each in facts), default=UNDECLARED_WITHIN)
 
     @property
     def names(self) -> list[str]:
@@ -561,6 +572,11 @@ class UseCase:
     configure: Callable[["UseCase", Mapping[str, str]], "UseCase"] | None = None
     """What settings change in the case, such as its first and last day where the reader's own files say them."""
 
+    def __post_init__(self) -> None:
+        # An event is one over all days, whatever a declaration forgot: its label and its answer are found by its id.
+        tables = tuple(replace(table, unique="ever") if table.name == self.events else table for table in self.tables)
+        object.__setattr__(self, "tables", tables)
+
     def table(self, name: str) -> Table:
         for table in self.tables:
             if table.name == name:
@@ -574,6 +590,11 @@ class UseCase:
     @property
     def event_table(self) -> Table:
         return self.table(self.events)
+
+    @property
+    def label_table(self) -> str:
+        """The table whose rows say what became of events: that of events, or one of its own."""
+        return self.label.table or self.events
 
     @property
     def daily_tables(self) -> tuple[Table, ...]:
@@ -596,12 +617,15 @@ class UseCase:
     def lookback_days_of(self, table: str) -> int:
         """Whole days before an event's day whose rows of a table its features may need.
 
-        Where it is declared how long after its day a row is known, these are the days that a window can reach and no others.
+        Where it is declared how long after its day a row is known, these are the days that a window can reach and no others. A window ends
+        with the event, whose time can lie before its day by `late_days`.
         """
+        late = self.event_table.late_days
         changed_clock = timedelta(hours=0 if self.timezone == "UTC" else 1)
         return max(
             (
-                window.days + 2 if known_within is None else -(-(window + known_within + changed_clock) // timedelta(days=1))
+                late
+                + (window.days + 2 if known_within is None else -(-(window + known_within + changed_clock) // timedelta(days=1)))
                 for of_table, window, known_within in self.features.looks
                 if of_table == table
             ),

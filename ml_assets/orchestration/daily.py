@@ -12,16 +12,18 @@ import pandas as pd
 from ml_assets.orchestration.partitions import case_days, days_back
 from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, versions_in_force
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
+from ml_assets.orchestration.repeats import published_elsewhere, with_repeats
 from ml_assets.orchestration.staleness import observations, observations_after, provenance_tags, seen_by_now
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, package, point_in_time, score
 from ml_assets.stages.clean import accounting_findings, clean
+from ml_assets.stages.identity import Cause
 from ml_assets.stages.quality import Verdict, audit
 from ml_assets.stages.stretches import stretches
 from ml_assets.storage.tables import Tables
-from ml_assets.use_case import WHOLE, Column, Day, DType, Reported, Table, UseCase, shift
+from ml_assets.use_case import WHOLE, Column, Day, DType, Table, UseCase, shift
 
 SOURCE_COLUMNS = (
     Column(name="source_file", dtype=DType.STRING, description="where the row was delivered"),
@@ -30,6 +32,10 @@ SOURCE_COLUMNS = (
 REJECTED_COLUMNS = (
     *SOURCE_COLUMNS,
     Column(name="reason", dtype=DType.STRING),
+    Column(
+        name="cause", dtype=DType.STRING, allowed=tuple(Cause), description="duplicates and corrections are set aside, and no fault"
+    ),
+    Column(name="key", dtype=DType.STRING, nullable=True, description="of a row that is sound by itself"),
     Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
 )
 
@@ -112,8 +118,12 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
     columns = (*table.columns, *SOURCE_COLUMNS)
 
     def make(days: Days) -> Iterator[Made]:
-        raw = days.tables.read(table.raw_name, days.ready)
-        cleaned = clean(raw, table)
+        ahead = table.corrections.within_days if table.corrections else 0
+        delivered_rows = days.around(table.raw_name, ahead=ahead) if table.daily else days.tables.read(table.raw_name, days.ready)
+        published = published_elsewhere(days.tables, table, set(delivered_rows["day"]) | set(days.ready))
+        cleaned = clean(delivered_rows, table, timezone=case.timezone, days=days.ready, published=published)
+        raw = delivered_rows[delivered_rows["day"].isin(days.ready)]
+        inputs = with_repeats(days.inputs, cleaned.repeats)
         days.log(f"{len(raw):,} rows in, {len(cleaned.rows):,} out, {len(cleaned.rejected):,} rejected")
         verdicts = audit(cleaned.rows, days=days.ready, columns=table.columns, key=table.key, ranges=table.expectations)
         counts = raw["day"].value_counts().reindex(days.ready, fill_value=0)
@@ -125,14 +135,14 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
             table=table.name,
             rows=cleaned.rows,
             columns=columns,
-            inputs=days.inputs,
+            inputs=inputs,
             checks={contract: verdicts, account: accounts},
             notes=notes,
         )
         before = days.tables.ledger(table.name, days.ready)
         yield made
         # A refused delivery of a day that stays published as it was leaves its rejected rows as they were, too.
-        together = {day: made_from for day, made_from in days.inputs.items() if day in made.good or day not in before}
+        together = {day: made_from for day, made_from in inputs.items() if day in made.good or day not in before}
         rejected = cleaned.rejected[cleaned.rejected["day"].isin(list(together))]
         yield Made(table=table.rejected_name, rows=rejected, columns=REJECTED_COLUMNS, inputs=together)
 
@@ -155,7 +165,8 @@ def labels_asset(case: UseCase) -> dg.AssetsDefinition:
     columns = labels.label_columns(case)
 
     def make(days: Days) -> Iterator[Made]:
-        reports = days.around(case.label.table, back=case.settled_days) if isinstance(case.label, Reported) else None
+        own = case.label_table if case.label_table != case.events else None
+        reports = days.around(own, back=case.settled_days) if own else None
         rows = labels.label_days(case, days.around(case.events, back=case.settled_days), reports, days.ready)
         days.log(f"{len(rows):,} labels became known")
         verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
@@ -304,7 +315,7 @@ def stage(
         asked = list(context.partition_keys) if daily else [WHOLE]
         yield from observations(case, store, context.instance, known, asked)
         seen = seen_by_now(case, context.instance, known)  # before the ledgers are read: what comes in between is news
-        inputs, held_back = expected_inputs(case, store, known, asked)
+        inputs, held_back = expected_inputs(case, store, replace(known, repeats=None), asked)  # what repeats, the step itself finds
         provenance = provenance_tags(case, store, known, list(inputs), seen)
         days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, context=context)
         for part in days.parts(bound):

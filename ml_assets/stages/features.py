@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.questions import Entity, Questions, Series, microseconds
+from ml_assets.stages.availability import microseconds
+from ml_assets.stages.questions import Entity, Questions, Series
 from ml_assets.stages.windows import Int64Array, Known, ratio, span, trailing
 from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.questions import Entity, microseconds
-from ml_assets.use_case import DType, Table, UseCase
+from ml_assets.stages.availability import NEVER, known_time, known_times, microseconds
+from ml_assets.stages.questions import Entity
+from ml_assets.use_case import Day, DType, Table, UseCase
 
 Row = Mapping[str, Any]
 """A clean row: instants as whole microseconds since the epoch, None for what is missing."""
@@ -23,8 +24,6 @@ Place = tuple[str, Entity]
 """A table, and of whom something is known by its rows."""
 Records = npt.NDArray[Any]
 """What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
-NEVER = np.iinfo(np.int64).min
-"""Stands for an instant that is missing."""
 ID_BYTES = 40
 MICROSECOND = timedelta(microseconds=1)
 SEPARATOR, _ESCAPE = b"\x1f", b"\x1e"
@@ -34,6 +33,7 @@ SEPARATOR, _ESCAPE = b"\x1f", b"\x1e"
 class Kept:
     """What is kept of the rows of a table: one record of fixed size a row, filed under each entity that features ask about."""
 
+    case: UseCase
     table: Table
     dtype: np.dtype[Any]
     times: tuple[str, ...]
@@ -49,7 +49,11 @@ class Kept:
     _late: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
     """Columns of the table that are known later than the row, and the columns that say when."""
 
+    _within: dict[str, timedelta] = field(init=False, repr=False, compare=False)
+    """How long after its day a row is known at the latest, by the column of `times`."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_within", {name: self.case.features.known_within(self.table.name, name) for name in self.times})
         columns = (self.dtype.names or ())[1:]
         missing = {name: NEVER if self.dtype[name] == np.int64 else float("nan") for name in columns}
         packed = struct.Struct(f"<{ID_BYTES}s" + "".join("q" if missing[name] == NEVER else "d" for name in columns))
@@ -97,8 +101,14 @@ class Kept:
         """The instant at which the last of what is kept of a row becomes known: no window that begins later has it."""
         return max((row[name] for name in self.times if row[name] is not None), default=NEVER)
 
+    def counted(self, row: Row, day: Day) -> Row:
+        """The row with the times from which on it counts, where it is delivered under a day."""
+        case, table = self.case, self.table
+        times = {name: known_time(case, table, row[name], day, within=self._within[name]) for name in self.times}
+        return row if all(row[name] == time for name, time in times.items()) else {**row, **times}
+
     def records(self, rows: pd.DataFrame) -> Records:
-        """Many clean rows, as a table has them.
+        """Many clean rows, as a table has them, with the times from which on they count.
 
         Raises:
             ValueError: as `id`.
@@ -108,7 +118,10 @@ class Kept:
         found[self.id_field] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
         for name in self.columns:
             values = rows[name]
-            found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
+            if name in self.times:
+                found[name] = known_times(self.case, self.table, rows, name, within=self._within[name])
+            else:
+                found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
         return found
 
     def keys_of(self, rows: pd.DataFrame) -> Iterator[list[bytes | None]]:
@@ -133,6 +146,7 @@ def kept_of(case: UseCase) -> dict[str, Kept]:
         entities.setdefault(latest.table, {}).update({latest.entity: None})
     return {
         name: Kept(
+            case=case,
             table=case.table(name),
             dtype=np.dtype([(_id_beside(names), f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
             times=tuple(times[name]),

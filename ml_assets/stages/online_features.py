@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ml_assets.stages.availability import NEVER
 from ml_assets.stages.features import columns_of, fresh, latest_columns, statistic, summed, trailing_name
-from ml_assets.stages.kept import ID_BYTES, MICROSECOND, NEVER, Place, Records, Row, kept_of, key_of
+from ml_assets.stages.kept import ID_BYTES, MICROSECOND, Place, Records, Row, kept_of, key_of
 from ml_assets.stages.questions import Entity
 from ml_assets.stages.windows import Int64Array
 from ml_assets.use_case import Column, DType, Latest, Share, Trailing, UseCase

@@ -137,7 +137,7 @@ def test_a_column_that_was_not_delivered_is_missing_in_every_row() -> None:
 def test_rows_are_in_the_order_of_the_table_with_their_origin() -> None:
     cleaned = clean(raw(x=["1", "2"], n=["1", "z"]), table(number(), real()))
     assert list(cleaned.rows) == ["id", "n", "x", "day", "source_file", "source_row"]
-    assert list(cleaned.rejected) == ["day", "source_file", "source_row", "reason", "content"]
+    assert list(cleaned.rejected) == ["day", "source_file", "source_row", "reason", "cause", "key", "content"]
     assert cleaned.rejected["source_row"].tolist() == [2]
 
 
@@ -217,10 +217,12 @@ def test_a_declaration_that_contradicts_itself_is_an_error(declared: Table, told
 
 
 def test_of_rows_with_one_key_the_first_of_the_file_stays() -> None:
-    delivered = raw(id=["a", "b", "a", "a"], n=["1", "2", "3", "4"]).iloc[[2, 0, 1, 3]]
+    delivered = raw(id=["a", "b", "a", "a"], n=["1", "2", "3", "1"]).iloc[[2, 0, 1, 3]]
     cleaned = clean(delivered, table(number()))
     assert cleaned.rows["n"].tolist() == [1, 2]
-    assert reasons(cleaned) == {3: "duplicate of row 1 of rides.csv", 4: "duplicate of row 1 of rides.csv"}
+    assert reasons(cleaned) == {3: "contradicts row 1 of rides.csv: n is 3 and was 1", 4: "duplicate of row 1 of rides.csv"}
+    assert cleaned.rejected["cause"].tolist() == ["contradiction", "duplicate"]
+    assert cleaned.rejected["key"].tolist() == ["a", "a"]
 
 
 def test_a_rejected_row_does_not_make_a_duplicate() -> None:

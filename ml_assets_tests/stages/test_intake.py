@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.sources.files import delivered_as
+from ml_assets.stages.availability import microseconds
 from ml_assets.stages.clean import clean
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.intake import MOST_TEXT, InvalidRowError, RowIntake, Taken
-from ml_assets.stages.questions import microseconds
 from ml_assets.use_case import Column, Day, DType, Intake, Table
 from ml_assets.use_cases import find
 
@@ -140,8 +140,8 @@ def cleaned(table: Table, rows: Sequence[Row]) -> list[Row | None]:
     values = {column.name: plain(kept.rows[column.name], column) for column in table.columns}
     for at, place in enumerate(kept.rows["source_row"].tolist()):
         found[place] = {name: column[at] for name, column in values.items()}
-    for place, reason in zip(kept.rejected["source_row"].tolist(), kept.rejected["reason"].tolist(), strict=True):
-        if reason.startswith("duplicate of"):
+    for place, cause in zip(kept.rejected["source_row"].tolist(), kept.rejected["cause"].tolist(), strict=True):
+        if cause in ("duplicate", "contradiction"):
             found[place] = cleaned(table, [rows[place]])[0]
     return found
 
