@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.sql.elements import quoted_name
 
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
 from ml_assets.sources.files import digest, united
@@ -142,54 +141,57 @@ class SqlRows:
         # SQLite's dialect would call a column by what is behind the last dot of its name.
         return engine.execution_options(sqlite_raw_colnames=True) if url.get_backend_name() == "sqlite" else engine
 
+    @property
+    def _from(self) -> str:
+        """For `sa.text`: the table, or else what is written, as it is: a query, or names in quotes."""
+        if self._table:
+            return self._table["quoted"]
+        is_query = self.rows.split(None, 1)[0].upper() in ("SELECT", "WITH")
+        return _verbatim(f"({self.rows}) AS delivered" if is_query else self.rows)
+
     @cached_property
-    def _table(self) -> dict[str, sa.TableClause]:
-        """The table, once the database was asked for it; nothing while there is none by that name, as of a query."""
+    def _table(self) -> dict[str, str]:
+        """The table as SQL has it, `quoted`, once the database was asked for it; nothing while it has none by that name."""
         return {}
 
-    def _looked_up(self, connection: sa.Connection) -> dict[str, sa.TableClause]:
+    def _looked_up(self, connection: sa.Connection) -> dict[str, str]:
         """Looked for as it is written, since one may be called `order`, `my orders` or `a.b`, and only then as schema and table."""
         schema, _, name = self.rows.partition(".")
         for table, within in ((self.rows, None), *([(name, schema)] if name and schema else [])):
             if sa.inspect(connection).has_table(table, schema=within):
-                return {"table": sa.table(_quoted(table), schema=None if within is None else _quoted(within))}
+                return {"quoted": ".".join(map(self._quoted, filter(None, (within, table))))}
         return {}
-
-    @property
-    def _from(self) -> sa.FromClause:
-        """The table, or else what is written, as it is: a query, or names in quotes."""
-        if self._table:
-            return self._table["table"]
-        is_query = self.rows.split(None, 1)[0].upper() in ("SELECT", "WITH")
-        # A colon would begin a parameter, also one inside a text.
-        return sa.text((f"({self.rows}) AS delivered" if is_query else self.rows).replace(":", "\\:"))  # type: ignore[return-value]
 
     @property
     def _label(self) -> str:
         url = sa.make_url(self.url)
         return f"{self.rows[:60]} in {url.get_backend_name()}://{url.host or ''}/{url.database or ''}"
 
-    @property
-    def _at(self) -> sa.ColumnClause[Any]:
-        return _column(self.delivered.time.column)
+    def _quoted(self, name: str) -> str:
+        """For `sa.text`, which doubles a percent sign itself where the driver wants it."""
+        preparer = self._engine.dialect.identifier_preparer
+        return _verbatim(
+            f"{preparer.initial_quote}{name.replace(preparer.escape_quote, preparer.escape_to_quote)}{preparer.final_quote}"
+        )
 
     def _require_columns(self, connection: sa.Connection) -> None:
         """SQLite takes the name of a column that is not there for a text."""
-        nothing = sa.select(sa.text("*")).select_from(self._from).where(sa.text("1 = 0"))
-        there = list(connection.execute(nothing).keys())
+        there = list(connection.execute(sa.text(f"SELECT * FROM {self._from} WHERE 1 = 0")).keys())
         if lacking := self.delivered.lacking(there):
             raise _LackingError(lacking)
 
     def _time(self, connection: sa.Connection) -> "_Time":
-        [(last,)] = connection.execute(sa.select(sa.func.max(self._at)).select_from(self._from)).all()
-        return _Time.of(last, self.delivered.time.column, self.delivered)
+        name = self.delivered.time.column
+        column = self._quoted(name)
+        [(last,)] = connection.execute(sa.text(f"SELECT max({column}) FROM {self._from}")).all()
+        return _Time.of(last, name, self.delivered)
 
     def _problem(self, time: "_Time", day: Day) -> str | None:
         return not_delivered(day, complete_to=self.complete_to, last=time.last, whole=self._label, latest=f"row of {self._label}")
 
     def _require_times(self, connection: sa.Connection) -> None:
-        counted = sa.select(sa.func.count()).select_from(self._from).where(self._at.is_(None))
-        [(without,)] = connection.execute(counted).all()
+        column = self._quoted(self.delivered.time.column)
+        [(without,)] = connection.execute(sa.text(f"SELECT count(*) FROM {self._from} WHERE {column} IS NULL")).all()
         if without:
             raise ValueError(
                 f"{self._label}: {without:,} rows have no {self.delivered.time.column}, so nobody knows their day: give them one, or leave "
@@ -198,18 +200,17 @@ class SqlRows:
 
     # A day ---------------------------------------------------------------------------------------------------------------------
 
-    def _of_then(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        """Of the rows between two times, which are passed as the driver takes them."""
-        begin, end = (sa.bindparam(name, type_=sa.types.NullType()) for name in ("from_then", "to_then"))
-        return sa.select(*columns).select_from(self._from).where(self._at >= begin, self._at < end)
+    def _where(self) -> str:
+        column = self._quoted(self.delivered.time.column)
+        return f"{column} >= :from_then AND {column} < :to_then"
 
     def _version(self, connection: sa.Connection, time: "_Time", day: Day) -> str:
         if self._engine.dialect.name != "postgresql":
             return self._version_of(self._batches(connection, time, day))
-        nought: sa.ColumnClause[Any] = sa.literal_column("0")
-        text = sa.cast(sa.func.row(*map(_column, self.delivered.needed)), sa.Text)
-        checksum = sa.func.coalesce(sa.func.sum(sa.func.hashtextextended(text, nought)), nought)
-        [(count, total)] = connection.execute(self._of_then(sa.func.count(), checksum), time.bounds(day)).all()
+        names = ", ".join(self._quoted(name) for name in self.delivered.needed)
+        checksum = f"coalesce(sum(hashtextextended(CAST(ROW({names}) AS text), 0)), 0)"
+        statement = f"SELECT count(*), {checksum} FROM {self._from} WHERE {self._where()}"
+        [(count, total)] = connection.execute(sa.text(statement), time.bounds(day)).all()
         return self._named(count, total)
 
     def _version_of(self, batches: Iterable[pa.RecordBatch]) -> str:
@@ -239,8 +240,9 @@ class SqlRows:
     def _batches(self, connection: sa.Connection, time: "_Time", day: Day) -> Iterator[pa.RecordBatch]:
         names = list(self.delivered.needed)
         first = self.delivered.time.column
-        order = map(_column, sorted(names, key=lambda name: name != first))
-        statement = self._of_then(*map(_column, names)).order_by(*order)
+        order = ", ".join(self._quoted(name) for name in sorted(names, key=lambda name: name != first))
+        columns = ", ".join(map(self._quoted, names))
+        statement = sa.text(f"SELECT {columns} FROM {self._from} WHERE {self._where()} ORDER BY {order}")
         streaming = connection.execution_options(stream_results=True, yield_per=AT_ONCE)
         with closing(streaming.execute(statement, time.bounds(day))) as found:
             for rows in found.partitions(AT_ONCE):
@@ -312,12 +314,9 @@ class _Time:
         return {"from_then": found[0], "to_then": found[1]}
 
 
-def _quoted(name: str) -> quoted_name:
-    return quoted_name(name, quote=True)
-
-
-def _column(name: str) -> sa.ColumnClause[Any]:
-    return sa.column(_quoted(name))
+def _verbatim(statement: str) -> str:
+    """For `sa.text`: a colon would begin a parameter, also one inside a name or a text."""
+    return statement.replace(":", "\\:")
 
 
 def _array(values: Sequence[Any]) -> pa.Array:
