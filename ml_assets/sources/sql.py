@@ -314,17 +314,17 @@ class _Time:
         return {"from_then": found[0], "to_then": found[1]}
 
 
-def _verbatim(statement: str) -> str:
-    """For `sa.text`: a colon would begin a parameter, also one inside a name or a text."""
-    return statement.replace(":", "\\:")
-
-
 def _array(values: Sequence[Any]) -> pa.Array:
     """Values of a column, whatever type the driver gave them; what Arrow does not know, such as a UUID, is its text."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _verbatim(statement: str) -> str:
+    """For `sa.text`: a colon would begin a parameter, also one inside a name or a text."""
+    return statement.replace(":", "\\:")
 
 
 def _without_password(error: Exception, url: str) -> str:
