@@ -34,6 +34,7 @@ from ml_assets.orchestration import decisions, provenance, staleness, summary, t
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.partitions import case_days, case_weeks, daily_tables_of
 from ml_assets.orchestration.planning import recipes
+from ml_assets.orchestration.publish import described
 from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weeks import WEEKLY
@@ -418,9 +419,7 @@ def _listening() -> Iterator[_Listener]:
 def _exit_on_failed(results: list[RunResult]) -> None:
     failed = [check for result in results for check in result.failed]
     for check in failed[:20]:
-        out.print(
-            f"[red]✗[/] {check.asset_key.path[-1]} {check.partition}: {check.check_name}: {terminal(check.description or '')}"
-        )
+        out.print(f"[red]✗[/] {check.asset_key.path[-1]} {check.partition}: {check.check_name}: {terminal(described(check))}")
     if len(failed) > 20:
         out.print(f"[red]✗[/] and {len(failed) - 20:,} more")
     if failed:

@@ -23,6 +23,7 @@ _AUTOLINK = re.compile(r"(?i)(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=@)")
 # Rich's own `escape` loses the backslash of `\\[` and doubles one at the end, which is one again only where a tag follows.
 _TAG = re.compile(r"(\\*)\[([a-z#/@][^\[]*?\])?")
 _LAST = re.compile(r"\\+\Z")
+_ESCAPED = re.compile(r"\\(.)|&#(\d+);|<!-- -->")
 _EVERYBODY = re.compile(r"(?i)@(?=(here|channel|all|everyone|team)\b)")  # Mattermost calls them without brackets
 _NOTHING = "<!-- -->"
 
@@ -41,6 +42,15 @@ def markdown(text: str, *, most: int | None = None) -> str:
         text = f"{start[0]}\\{text[start.end() :]}" if start[0].isdigit() else f"\\{text}"
     text = _EDGES.sub(lambda spaces: "".join(f"&#{ord(space)};" for space in spaces[0]), text)
     return text.replace("\0", _NOTHING)
+
+
+def plain(escaped: str) -> str:
+    r"""The text that `markdown` was given, `visible`.
+
+    >>> plain(markdown(" 1. <b>*2 | me@example.org"))
+    ' 1. <b>*2 | me@example.org'
+    """
+    return _ESCAPED.sub(lambda found: found[1] or (chr(int(found[2])) if found[2] else ""), escaped)
 
 
 def html(text: str) -> str:

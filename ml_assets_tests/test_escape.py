@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from ml_assets.escape import chat, html, markdown, terminal, visible
+from ml_assets.escape import chat, html, markdown, plain, terminal, visible
 
 EXAMPLES = 3000
 HOSTILE = [
@@ -96,6 +96,7 @@ def test_markdown_shows_any_text(text: str) -> None:
 def check_markdown(text: str) -> None:
     shown = visible(text)
     escaped = markdown(text)
+    assert plain(escaped) == shown
     paragraph = Page(RENDERED.render(escaped))
     assert paragraph.tags == (["p"] if text else [])
     assert paragraph.text == (f"{shown}\n" if text else "")

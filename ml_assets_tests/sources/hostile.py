@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from ml_assets_tests.postgres import running_postgres
 
 DAYS = day_range("2024-01-01", "2024-01-04")
 DAY = DAYS[1]
-END = (date.today() + timedelta(days=2)).isoformat()
+END = (datetime.now(UTC).date() + timedelta(days=2)).isoformat()
 """After the day on which a test runs: a feed without a clock of its own has rows arrive on it."""
 AT = f"{DAY}T12:00:00Z"
 BEFORE, AFTER = ("sound 1", f"{DAYS[0]}T12:00:00Z", "a", "1.5"), ("sound 2", f"{DAY}T13:00:00Z", "b", "2.5")
@@ -58,7 +58,7 @@ NAMES = ("id", "at", "text", "number")
 
 @dataclass(frozen=True, kw_only=True)
 class Hostile:
-    """A row, as values by delivered column; `json` and `csv` are its line where no writer would write it, `bytes` the text in UTF-8 that is none."""
+    """A row, as values by delivered column; `json` and `csv` are its line where no writer would write such a one."""
 
     row: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
