@@ -57,7 +57,7 @@ from ml_assets_tests.end_to_end.hostile_case import (
 from ml_assets_tests.serving.conftest import free_port
 
 COMMONMARK = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-OF_MARKDOWN = {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "img"}
+OF_MARKDOWN = {"p", "strong", "code", "table", "thead", "tbody", "tr", "th", "td", "img"}
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 LAST = DAYS[-1]
 
