@@ -63,7 +63,14 @@ def _delivered(case: UseCase, label: Label, events: pd.DataFrame, own: pd.DataFr
     known = _as_labels(case, rows, rows["day"], rows[label.column].astype("int64"), rows[label.known_at])
     earliest = known["day"].map({day: shift(day, -case.settled_days) for day in known["day"].unique()})
     within = (rows["day"] >= earliest) & (delivered >= earliest) & (known["day"] >= delivered)
-    return known[within.to_numpy(dtype=bool)]
+    kept = known[within.to_numpy(dtype=bool)]
+    # A late event can find more than one label that waited for it: the last one counts.
+    return (
+        kept.assign(_of_label=delivered[within])
+        .sort_values(["_of_label", "known_at"], kind="stable")
+        .drop(columns="_of_label")
+        .drop_duplicates(["event_id", "day"], keep="last")
+    )
 
 
 def _reported(case: UseCase, label: Reported, events: pd.DataFrame, reports: pd.DataFrame) -> Iterator[pd.DataFrame]:
