@@ -82,6 +82,10 @@ class Column:
     known_at: str | None = None
     spelling: Spelling = Spelling.TEXT
     """Of a text; a value that cannot be written so rejects its row."""
+    dates: Literal["start", "end"] | None = None
+    """Of a time: which instant of its day a date without a time of day is; None rejects its row."""
+    timezone: str = "UTC"
+    """In which such a day begins and ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

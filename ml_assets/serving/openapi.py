@@ -129,7 +129,8 @@ def _field(column: Column) -> Json:
     optional = column.nullable or column.fill is not None
     nullable = {"nullable": True} if optional else {}
     if column.dtype is DType.TIMESTAMP:
-        field: Json = {"type": "string", "format": "date-time", **nullable}
+        forms: list[Json] = [{"type": "string", "format": form} for form in ("date-time", *(("date",) if column.dates else ()))]
+        field: Json = {**(forms[0] if len(forms) == 1 else {"anyOf": forms}), **nullable}
     elif column.allowed and column.impossible != "blank":
         field = {"type": "string", "enum": [*column.allowed, *([None] if optional else [])], **nullable}
     elif column.dtype is DType.STRING:

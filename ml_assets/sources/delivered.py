@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.sources.as_text import days_of, plain, text_of, time_text
+from ml_assets.sources.as_text import Dates, days_of, plain, text_of, time_text
+from ml_assets.sources.bounds import Bounds, later
 from ml_assets.sources.files import with_provenance
 from ml_assets.use_case import Day
 
-_NO_DELAY = timedelta(0)
+_NO_DELAY, _DAY = timedelta(0), timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,10 @@ class Delivered:
     """Delivered column → a time of the source and how much later the delivered time is. A delay of 0 reads text as a time."""
     where: tuple[str, str] | None = None
     """A column of the source and its text in the rows to keep; None keeps all."""
+    bounds: Bounds | None = None
+    """Between which days times lie before they are delayed; a row outside counts as one without a time. None: between any."""
+    dates: Dates | None = None
+    """Which instant of its day a date without a time of day, or a midnight, is delivered as. None leaves a date to the table's contract."""
 
     @property
     def needed(self) -> dict[str, str]:
@@ -55,12 +60,23 @@ class Delivered:
     def time(self) -> "Time":
         """Which time of the source says to which day a row belongs."""
         column, delay = self._sources[self.day_column]
-        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where)
+        return Time(column=column, delay=delay, timezone=self.timezone, where=self.where, dates=self.dates)
+
+    def span(self) -> tuple[Day, Day] | None:
+        """The first and the last day that rows can be of, as things are now; None for any."""
+        if self.bounds is None:
+            return None
+        first, last = self.bounds.days(self.timezone)
+        if not (delay := self.time.delay):
+            return first, last
+        # Where clocks are changed in between, what is delayed can be of the day before or after.
+        return later(first, delay - _DAY), later(last, delay + 2 * _DAY)
 
     @property
     def meaning(self) -> tuple[object, ...]:
         """Everything on which it depends what is delivered of a row, for a version."""
-        return sorted(self._sources.items()), self.day_column, self.timezone, self.where
+        dates = () if self.dates is None else (self.dates,)
+        return sorted(self._sources.items()), self.day_column, self.timezone, self.where, *dates
 
     def lacking(self, there: Sequence[str]) -> str:
         """What of it a source with these columns does not have, or ""."""
@@ -68,17 +84,24 @@ class Delivered:
         return f"has no column {', '.join(absent)}; it has {', '.join(there)}" if absent else ""
 
     def rows(
-        self, batch: pa.RecordBatch, days: Sequence[Day], *, file: str, version: str, before: int, day: Day | None = None
+        self,
+        batch: pa.RecordBatch,
+        days: Sequence[Day],
+        *,
+        file: str,
+        version: str,
+        before: int,
+        day: Day | pa.Array | None = None,
     ) -> pa.Table:
         """The rows of these days, with their provenance; `before` of the source's rows came before the batch.
 
         Args:
-            day: of all rows, where it is not their time that says it.
+            day: of all rows or of each, where it is not their time that says it.
 
         Raises:
             ValueError: a column is of a type that has no text.
         """
-        of_row = self.time.days(batch) if day is None else pa.repeat(day, batch.num_rows)
+        of_row = self.time.days(batch) if day is None else pa.repeat(day, batch.num_rows) if isinstance(day, str) else day
         kept = pc.and_(pc.is_in(of_row, pa.array(days, pa.string())), self.time.kept(batch))
         rows = batch.filter(kept)
         numbers = pa.array(np.flatnonzero(kept) + before + 1, pa.int64())
@@ -106,6 +129,8 @@ class Delivered:
             yield f"the day column {self.day_column} has no column in the files"
         if not is_timezone(self.timezone):
             yield f"the time zone is {self.timezone!r}, expected a name such as Europe/Berlin"
+        elif self.bounds is not None and (days := self.bounds.days(self.timezone))[0] > days[1]:
+            yield f"the earliest day is {days[0]}, expected one before the latest, {days[1]}"
 
     def _values(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column, delay = self._sources[name]
@@ -113,7 +138,7 @@ class Delivered:
             return pa.nulls(rows.num_rows, pa.string())
         with naming(column):
             if name == self.day_column or name in self.delayed:
-                return time_text(rows[column], self.timezone, delay)
+                return time_text(rows[column], self.timezone, delay, self.dates)
             return text_of(rows[column], self.timezone)
 
     @property
@@ -129,11 +154,12 @@ class Time:
     delay: timedelta
     timezone: str
     where: tuple[str, str] | None
+    dates: Dates | None = field(default=None, repr=False)  # by the others a landed feed is named, which stays where it is
 
     def days(self, batch: pa.RecordBatch) -> pa.Array:
         """The day of each row; null without a time that can be read."""
         with naming(self.column):
-            return days_of(batch[self.column], self.timezone, self.delay)
+            return days_of(batch[self.column], self.timezone, self.delay, self.dates)
 
     def kept(self, batch: pa.RecordBatch) -> pa.Array:
         """Whether each row is to be kept."""
@@ -143,16 +169,19 @@ class Time:
         with naming(column):
             return pc.fill_null(pc.equal(text_of(batch[column], self.timezone), text), False)
 
-    def timeless(self, batch: pa.RecordBatch, before: int) -> str | None:
-        """The first row to keep whose time cannot be read."""
-        row = pc.index(pc.and_(pc.is_null(self.days(batch)), self.kept(batch)), True).as_py()
-        if row < 0:
-            return None
-        value = batch[self.column][row]
-        got = repr(str(value)) if value.is_valid else "missing"
-        return (
-            f"row {before + row + 1}: {self.column} is {got}, expected a time such as 2018-04-01T09:30:00 or 2018-04-01T09:30:00Z"
-        )
+
+def within(days: pa.Array, span: tuple[Day, Day] | None) -> pa.Array:
+    """The days that lie in bounds, null for others and where there is none."""
+    if span is None:
+        return days
+    inside = pc.and_(pc.greater_equal(days, span[0]), pc.less_equal(days, span[1]))
+    return days if pc.all(inside).as_py() else pc.if_else(inside, days, None)
+
+
+def neighbours(days: pa.Array, before: Day | None) -> pa.Array:
+    """In place of each null the day before it, and of the first ones `before`."""
+    forward = pc.fill_null_forward(days)
+    return pc.fill_null(forward, before) if forward.null_count and before is not None else forward
 
 
 def not_delivered(day: Day, *, complete_to: Day | None, last: Day | None, whole: str, latest: str) -> str | None:

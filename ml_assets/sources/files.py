@@ -89,10 +89,11 @@ class PackagedCsv:
             return {}
 
     def read(self, days: Sequence[Day]) -> Batch:
-        """Rows of these days, in the order of the file.
+        """Rows of these days, in the order of the file. One whose day columns form no date is of the day of the row before it, or else of
+        the next one, for cleaning to reject.
 
         Raises:
-            ValueError: when the day columns of a row do not form a date, in whatever day.
+            ValueError: the file lacks a day column, or no row has a date.
         """
         try:
             path = self._path
@@ -120,11 +121,10 @@ class PackagedCsv:
         parts = delivered.select(list(self.day_columns)).to_pandas()
         texts: pd.Series = parts.iloc[:, 0].fillna("").str.cat([parts[name].fillna("") for name in self.day_columns[1:]], sep="-")
         days: pd.Series = texts.map({text: as_day(text) for text in texts.unique()}).astype("str")
-        if days.isna().any():
-            row = int(days.isna().to_numpy().argmax())
-            got = f"{'-'.join(self.day_columns)} is {texts.iloc[row]!r}"
-            raise ValueError(f"{self._label}, row {row + 1}: {got}, expected a date such as 2013-7-4")
-        return days
+        if len(days) and days.isna().all():
+            got = f"{'-'.join(self.day_columns)} is {texts.iloc[0]!r}"
+            raise ValueError(f"{self._label}: no row has a date, row 1: {got}, expected one such as 2013-7-4")
+        return days.ffill().bfill()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

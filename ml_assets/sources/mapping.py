@@ -5,12 +5,15 @@ Belongs here: the form of that file, and what is wrong with one. Does not: the r
     start = "2018-04-01"                    # first day
     end = "2018-08-09"                      # first day of which the files say nothing
     first_go_live = "2018-07-04"            # of a model, if not as soon as there are enough days
+    earliest = "2008-04-01"                 # a time before it is a wrong one: its row is rejected; ten years before the start if not given
+    latest = "2018-12-31"                   # a time behind that day is a wrong one; tomorrow, or `end` if later, if not given
     timezone = "UTC"                        # of times without an offset, and of days
     folder = "."                            # of the files, from where this file is, or "s3://bucket/prefix", "gs://bucket/prefix"
 
     [transactions]                          # any other name is a table
     files = "card_transactions/*.parquet"   # or "card_transactions/{day}.csv.gz": then the name says the day of all rows
     columns = {transaction_id = "TRANSACTION_ID", paid_at = "TX_DATETIME"}
+    dates = "end"                           # times without a time of day are the last instant of their date, or "start" the first
 
     [chargebacks]
     of = "transactions"                     # its files (or its rows of the database), and its columns unless named here
@@ -58,9 +61,9 @@ or in files in S3 that an AWS Glue job writes first, one a day (`jobs.glue_extra
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -69,6 +72,8 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ml_assets.folders import Folder, LocalFolder, folder_at
+from ml_assets.sources.as_text import Dates
+from ml_assets.sources.bounds import FIRST, LAST, Bounds, real_time
 from ml_assets.sources.delivered import Delivered, is_timezone
 from ml_assets.sources.files import as_day, digest
 from ml_assets.sources.http import Pages, Paging, Stream
@@ -81,7 +86,7 @@ from ml_assets.use_case import Day, Extract, UseCase, shift
 
 def _day(value: object) -> Day:
     text = value.isoformat() if isinstance(value, date) else value
-    if not isinstance(text, str) or as_day(text) != text:
+    if not isinstance(text, str) or as_day(text) != text or not FIRST <= text <= LAST:
         raise ValueError("expected a day such as 2018-04-01")
     return text
 
@@ -106,8 +111,10 @@ def _named(text: str) -> str:
 
 PLACES = ("files", "rows", "topic", "pages", "stream")
 """What of a table says where its rows are."""
-_OWN = ("start", "end", "first_go_live", "timezone", "folder", "database", "kafka")
+_OWN = ("start", "end", "first_go_live", "earliest", "latest", "timezone", "folder", "database", "kafka")
 """Names at the top that are no tables."""
+_PLAIN = ("start", "end", "first_go_live", "earliest", "latest", "timezone", "folder")
+"""Of these, what cannot stand for something in the environment."""
 
 _Day = Annotated[Day, BeforeValidator(_day)]
 _ColumnName = Annotated[str, AfterValidator(_named)]
@@ -170,6 +177,8 @@ class TableMapping(BaseModel):
     flag_is: str = "1"
     delayed: dict[str, _ColumnName] = Field(default_factory=dict)
     """Delivered column → a time in the files, `delay_days` before the delivered one. A delay of 0 reads text as a time."""
+    dates: Dates | None = None
+    """Which instant of its day a date without a time of day is, or a midnight, in the times above. None: for the case to say."""
     delay_days: float = Field(default=0, ge=0, allow_inf_nan=False)
     glue: GlueMapping | None = None
     """The job that writes `files`, one a day."""
@@ -201,6 +210,11 @@ class FileMapping(BaseModel):
     """First day of which the files say nothing; a day before it without a row had none. None: the day after a table's last row."""
     first_go_live: _Day | None = None
     """Day on which the first model goes live; None where the case itself finds it."""
+    earliest: _Day | None = None
+    """A time before this day is a wrong one: its row is delivered with its neighbours, for cleaning to reject, and says nothing about
+    which days came. None: ten years before the start."""
+    latest: _Day | None = None
+    """So is a time behind this day. None: tomorrow, or `end` where that is later."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Of times without an offset, and of days."""
     folder: str
@@ -217,6 +231,10 @@ class FileMapping(BaseModel):
             raise ValueError("no table, expected one or more such as [transactions]")
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"expected `end` after `start`, which is {self.start}")
+        if self.earliest is not None and self.earliest > self.start:
+            raise ValueError(f"expected `earliest` not after `start`, which is {self.start}")
+        if self.latest is not None and self.latest < self.start:
+            raise ValueError(f"expected `latest` not before `start`, which is {self.start}")
         for name, table in self.tables.items():
             if table.of is not None and table.of not in self._whole:
                 raise ValueError(f"{name}.of is {table.of!r}, expected a table that is not `of` another: {', '.join(self._whole)}")
@@ -254,10 +272,7 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: expected a TOML file: {error}") from error
-    settings = {
-        name: value if name in ("start", "end", "first_go_live", "timezone", "folder") else _filled(file, name, value, environment)
-        for name, value in settings.items()
-    }
+    settings = {name: value if name in _PLAIN else _filled(file, name, value, environment) for name, value in settings.items()}
     tables = {name: value for name, value in settings.items() if isinstance(value, dict) and name not in _OWN}
     own = {name: value for name, value in settings.items() if name not in tables}
     if unknown := sorted(set(own) - set(_OWN)):
@@ -306,6 +321,7 @@ def source_of(
     day_column: str,
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
+    now: Callable[[], datetime] = real_time,
 ) -> MappedFiles | SqlRows | LandedRows:
     """The source of one table.
 
@@ -315,6 +331,7 @@ def source_of(
         day_column: the delivered column whose time says to which day a row belongs.
         known: all columns that the table delivers: each has to be mapped or optional, and no other may be.
         optional: columns that are delivered without values when they are not mapped.
+        now: what time it is, which says where `latest` does not which days cannot have come.
 
     Raises:
         ValueError: the mapping has no such table or folder, or other columns than known; names the file and the field.
@@ -341,6 +358,8 @@ def source_of(
         timezone=mapping.timezone,
         delayed={name: (column, timedelta(days=declared.delay_days)) for name, column in declared.delayed.items()},
         where=(declared.flag, declared.flag_is) if declared.flag else None,
+        bounds=Bounds(start=mapping.start, end=mapping.end, earliest=mapping.earliest, latest=mapping.latest, now=now),
+        dates=declared.dates or files_of.dates,
     )
     try:
         if files_of.rows is not None:
@@ -358,6 +377,8 @@ def source_of(
         delayed=delivered.delayed,
         where=delivered.where,
         complete_to=mapping.end,
+        bounds=delivered.bounds,
+        dates=delivered.dates,
     )
 
 
@@ -420,7 +441,8 @@ def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, comp
     if faults := list(delivered.faults()):
         raise ValueError("; ".join(faults))
     # What of a message decides about its day, decides where it lands: another declaration begins anew.
-    by = digest(repr((feed.name, delivered.time)).encode())[:8]
+    declared = (*([delivered.dates] if delivered.dates else []), *(delivered.bounds.declared if delivered.bounds else ()))
+    by = digest(repr((feed.name, delivered.time, *declared)).encode())[:8]
     landing = Landing(root=landings, name=f"{table}-{by}", feed=feed, delivered=delivered)
     return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
 

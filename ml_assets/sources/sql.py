@@ -4,11 +4,13 @@ Belongs here: which rows are of a day, what tells their version, and reading the
 (`sources.delivered`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from ml_assets.sources.bounds import FIRST, LAST
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
 from ml_assets.sources.files import digest, united
 from ml_assets.use_case import Batch, Day, shift
@@ -24,6 +27,9 @@ from ml_assets.use_case import Batch, Day, shift
 AT_ONCE = 50_000
 """Rows in memory before they become text."""
 _WAIT_SECONDS = 10
+_MOST_TEXTS = 10_000
+"""So many texts behind the last time may be none."""
+_DAY = timedelta(days=1)
 _SNAPSHOT = {"postgresql": "REPEATABLE READ", "mysql": "REPEATABLE READ", "mariadb": "REPEATABLE READ"}
 """How a transaction sees the rows of one moment; others do that by themselves."""
 
@@ -42,6 +48,10 @@ class SqlRows:
 
     All that is read at once is as of one moment. The version of a day is the number of its rows and a checksum of them, so that rows that
     come late, are changed or are deleted make it another one. PostgreSQL adds up the checksum itself; from others the rows are read for it.
+
+    A row without a time, or with one out of bounds, is stray: it is delivered behind the rows of the first day of the case, for cleaning to
+    reject. A text that is no time is of the day behind which texts put it. No stray row makes a day one that was delivered. Without bounds
+    nobody knows the first day of the case: then each row needs a time.
 
     Raises:
         ValueError: the declaration contradicts itself, or the URL is none of SQLAlchemy's.
@@ -84,7 +94,7 @@ class SqlRows:
         counted: dict[Day, int] = {}
         try:
             with self._snapshot() as (connection, time):
-                self._require_times(connection)
+                self._require_times(connection, time)
                 for day in days:
                     if problem := self._problem(time, day):
                         problems[day] = problem
@@ -100,13 +110,13 @@ class SqlRows:
     def trouble(self) -> str:
         """See `WatchedSource`."""
         try:
-            with self._snapshot() as (connection, _):
-                self._require_times(connection)
+            with self._snapshot() as (connection, time):
+                self._require_times(connection, time)
+                return time.fault
         except (SQLAlchemyError, _LackingError) as error:
             return f"{self._label}: {_without_password(error, self.url)}"
         except ValueError as error:
             return str(error)
-        return ""
 
     def watched(self, days: Sequence[Day]) -> Sequence[Day]:
         """The last days that have rows, since each is scanned: an older one that changes is found by `ml-assets run`."""
@@ -181,15 +191,40 @@ class SqlRows:
             raise _LackingError(lacking)
 
     def _time(self, connection: sa.Connection) -> "_Time":
-        name = self.delivered.time.column
-        column = self._quoted(name)
-        [(last,)] = connection.execute(sa.text(f"SELECT max({column}) FROM {self._from}")).all()
-        return _Time.of(last, name, self.delivered)
+        column, dialect = self._quoted(self.delivered.time.column), self._engine.dialect.name
+        # PostgreSQL has times that Python has not, such as infinity; SQLite any kind of value in any column, bytes behind texts.
+        finite = f" FILTER (WHERE {column} >= '{FIRST}' AND {column} < '{LAST}')" if dialect == "postgresql" else ""
+        texts = f"max(CASE WHEN typeof({column}) = 'text' THEN {column} END)" if dialect == "sqlite" else "NULL"
+        statement = f"SELECT {texts}, max({column}){finite}, count(*) FROM {self._from}"
+        [(text, last, count)] = connection.execute(sa.text(statement)).all()
+        time = _Time.of(last if text is None else text, self.delivered)
+        if time.span is None:
+            return replace(time, last=time.day_of(time.greatest, require=True))
+        day = self._last(connection, time) if time.kind != "none" else None
+        if day is None and time.kind == "text":
+            raise time.no_order()
+        told = f"{self._label}: none of its {count:,} rows has a {self.delivered.time.column} from {time.span[0]} to {time.span[1]}"
+        return replace(time, last=day, fault=told if count and day is None else "")
+
+    def _last(self, connection: sa.Connection, time: "_Time") -> Day | None:
+        """The last day in bounds."""
+        column, between = self._quoted(self.delivered.time.column), f"FROM {self._from} WHERE {self._where()}"
+        [(last,)] = connection.execute(sa.text(f"SELECT max({column}) {between}"), time.bounds(*time.span or ())).all()
+        if last is None or (day := time.day_of(last)) is not None:
+            return None if last is None else day
+        # The last of all texts is no time.
+        ordered = sa.text(f"SELECT DISTINCT {column} {between} ORDER BY {column} DESC")
+        with closing(connection.execute(ordered, time.bounds(*time.span or ()))) as texts:
+            return next(filter(None, (time.day_of(each) for (each,) in islice(texts, _MOST_TEXTS))), None)
 
     def _problem(self, time: "_Time", day: Day) -> str | None:
-        return not_delivered(day, complete_to=self.complete_to, last=time.last, whole=self._label, latest=f"row of {self._label}")
+        return time.fault or not_delivered(
+            day, complete_to=self.complete_to, last=time.last, whole=self._label, latest=f"row of {self._label}"
+        )
 
-    def _require_times(self, connection: sa.Connection) -> None:
+    def _require_times(self, connection: sa.Connection, time: "_Time") -> None:
+        if time.span is not None:
+            return
         column = self._quoted(self.delivered.time.column)
         [(without,)] = connection.execute(sa.text(f"SELECT count(*) FROM {self._from} WHERE {column} IS NULL")).all()
         if without:
@@ -204,13 +239,20 @@ class SqlRows:
         column = self._quoted(self.delivered.time.column)
         return f"{column} >= :from_then AND {column} < :to_then"
 
+    def _stray(self) -> str:
+        """Of the rows that are of no day."""
+        column = self._quoted(self.delivered.time.column)
+        return f"({column} IS NULL OR NOT ({column} >= :first_then AND {column} < :last_then))"
+
     def _version(self, connection: sa.Connection, time: "_Time", day: Day) -> str:
         if self._engine.dialect.name != "postgresql":
             return self._version_of(self._batches(connection, time, day))
         names = ", ".join(self._quoted(name) for name in self.delivered.needed)
         checksum = f"coalesce(sum(hashtextextended(CAST(ROW({names}) AS text), 0)), 0)"
-        statement = f"SELECT count(*), {checksum} FROM {self._from} WHERE {self._where()}"
-        [(count, total)] = connection.execute(sa.text(statement), time.bounds(day)).all()
+        strays = time.of_strays(day)
+        where = f"({self._where()}) OR {self._stray()}" if strays else self._where()
+        statement = f"SELECT count(*), {checksum} FROM {self._from} WHERE {where}"
+        [(count, total)] = connection.execute(sa.text(statement), time.bounds(day) | strays).all()
         return self._named(count, total)
 
     def _version_of(self, batches: Iterable[pa.RecordBatch]) -> str:
@@ -233,21 +275,32 @@ class SqlRows:
             version = self._version_of(batches)
         found, before = list[pa.Table](), 0
         for batch in batches:
-            found.append(self.delivered.rows(batch, [day], file=self._label, version=version, before=before))
+            found.append(self.delivered.rows(batch, [day], file=self._label, version=version, before=before, day=day))
             before += batch.num_rows
         return version, found
 
     def _batches(self, connection: sa.Connection, time: "_Time", day: Day) -> Iterator[pa.RecordBatch]:
+        yield from self._selected(connection, self._where(), time.bounds(day))
+        if strays := time.of_strays(day):
+            yield from self._selected(connection, self._stray(), strays, stray=True)
+
+    def _selected(
+        self, connection: sa.Connection, where: str, bounds: Mapping[str, Any], *, stray: bool = False
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a condition, in order; the time of stray ones is text, whatever it is."""
         names = list(self.delivered.needed)
         first = self.delivered.time.column
         order = ", ".join(self._quoted(name) for name in sorted(names, key=lambda name: name != first))
-        columns = ", ".join(map(self._quoted, names))
-        statement = sa.text(f"SELECT {columns} FROM {self._from} WHERE {self._where()} ORDER BY {order}")
+        as_text = first if stray and self._engine.dialect.name == "postgresql" else None
+        columns = ", ".join(f"CAST({self._quoted(name)} AS text)" if name == as_text else self._quoted(name) for name in names)
+        statement = sa.text(f"SELECT {columns} FROM {self._from} WHERE {where} ORDER BY {order}")
         streaming = connection.execution_options(stream_results=True, yield_per=AT_ONCE)
-        with closing(streaming.execute(statement, time.bounds(day))) as found:
+        with closing(streaming.execute(statement, bounds)) as found:
             for rows in found.partitions(AT_ONCE):
-                arrays = [_array(values) for values in zip(*rows, strict=True)]
-                yield as_delivered(pa.RecordBatch.from_arrays(arrays, names))
+                values = dict(zip(names, zip(*rows, strict=True), strict=True))
+                if stray:
+                    values[first] = tuple(map(_time_text, values[first]))
+                yield as_delivered(pa.RecordBatch.from_arrays([_array(values[name]) for name in names], names))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,63 +308,99 @@ class _Time:
     """How the database has the time by which days are told apart."""
 
     kind: str
-    last: Day | None
-    """Of all rows; None when there are none."""
+    greatest: Any
+    """Of all values that can be one."""
+    span: tuple[Day, Day] | None
+    """The first and the last day in bounds; None for any."""
     delivered: Delivered
+    last: Day | None = None
+    """Of all sound rows; None when there are none."""
+    fault: str = ""
+    """Why no day can be delivered, or ""."""
 
     @classmethod
-    def of(cls, last: Any, name: str, delivered: Delivered) -> "_Time":
-        """From the latest of all times.
+    def of(cls, greatest: Any, delivered: Delivered) -> "_Time":
+        """From the greatest of all values.
 
         Raises:
             NoOrderError: days of times of this kind cannot be found by comparing them.
         """
-        zone, delay = ZoneInfo(delivered.timezone), delivered.time.delay
+        name, delay = delivered.time.column, delivered.time.delay
         kind = next(
             kind
             for kind, fits in (
-                ("none", last is None),
-                ("instant", isinstance(last, datetime) and last.tzinfo is not None),
-                ("clock", isinstance(last, datetime)),
-                ("date", isinstance(last, date)),
-                ("text", isinstance(last, str)),
+                ("none", greatest is None),
+                ("instant", isinstance(greatest, datetime) and greatest.tzinfo is not None),
+                ("clock", isinstance(greatest, datetime)),
+                ("date", isinstance(greatest, date)),
+                ("text", isinstance(greatest, str)),
                 ("other", True),
             )
             if fits
         )
         if kind == "other":
-            raise NoOrderError(f"column {name} holds {type(last).__name__}, expected a time, a date or text in ISO 8601")
+            raise NoOrderError(f"column {name} holds {type(greatest).__name__}, expected a time, a date or text in ISO 8601")
         if delay and kind in ("clock", "date", "text") and delivered.timezone != "UTC":
             raise NoOrderError(f"column {name} is delayed and without an offset: expected timezone UTC, or times with their offset")
-        if kind == "text" and delay % timedelta(days=1):
+        if kind == "text" and delay % _DAY:
             raise NoOrderError(f"column {name} is text and delayed by {delay}: expected whole days")
-        if last is None:
-            return cls(kind=kind, last=None, delivered=delivered)
-        if kind == "text":
-            batch = pa.RecordBatch.from_arrays([pa.array([last], pa.string())], [name])
-            told = delivered.time.days(batch)[0].as_py()
-            if told is None or not last.startswith(shift(told, -delay.days)):
-                expected = f"ISO 8601, in UTC or the clock time of {delivered.timezone}"
-                raise NoOrderError(f"column {name} is text such as {last!r}, expected {expected}")
-            return cls(kind=kind, last=told, delivered=delivered)
-        at = (last if isinstance(last, datetime) else datetime.fromisoformat(last.isoformat())) + delay
-        return cls(kind=kind, last=(at.astimezone(zone) if at.tzinfo else at).date().isoformat(), delivered=delivered)
+        if delivered.dates == "end" and kind in ("instant", "clock") and delay % _DAY:
+            raise NoOrderError(f'column {name} is delayed by {delay} and has dates = "end": expected whole days')
+        return cls(kind=kind, greatest=greatest, span=delivered.span(), delivered=delivered)
 
-    def bounds(self, day: Day) -> dict[str, Any]:
-        """Between which times of the source a day lies."""
+    def no_order(self) -> NoOrderError:
+        """That texts are no times."""
+        expected = f"ISO 8601, in UTC or the clock time of {self.delivered.timezone}"
+        return NoOrderError(f"column {self.delivered.time.column} is text such as {self.greatest!r}, expected {expected}")
+
+    def day_of(self, value: Any, *, require: bool = False) -> Day | None:
+        """The day of a time; None of a text by which its day cannot be found.
+
+        Raises:
+            NoOrderError: it is required.
+        """
+        if value is None:
+            return None
+        time = self.delivered.time
+        day: Day | None = time.days(pa.RecordBatch.from_arrays([pa.array([value])], [time.column]))[0].as_py()
+        if self.kind == "text" and not (day is not None and value.startswith(shift(day, -time.delay.days))):
+            if require:
+                raise self.no_order()
+            return None
+        return day
+
+    def of_strays(self, day: Day) -> dict[str, Any]:
+        """Between which times of the source rows are of a day; empty where a day has no stray rows."""
+        if self.span is None or self.delivered.bounds is None or day != self.delivered.bounds.start:
+            return {}
+        bounds = self.bounds(*self.span)
+        return {"first_then": bounds["from_then"], "last_then": bounds["to_then"]}
+
+    def bounds(self, first: Day, last: Day | None = None) -> dict[str, Any]:
+        """Between which times of the source some days lie, or one."""
         zone, delay = ZoneInfo(self.delivered.timezone), self.delivered.time.delay
-        starts = [datetime.fromisoformat(each) for each in (day, shift(day, 1))]
+        starts = [datetime.fromisoformat(each) for each in (first, shift(last or first, 1))]
         found: list[Any]
         match self.kind:
             case "instant":
                 found = [start.replace(tzinfo=zone).astimezone(UTC) - delay for start in starts]
             case "date":
-                found = [(start - delay).date() for start in starts]
+                # A date counts from its end, so that a part of a day more carries it into the next.
+                behind = _DAY - timedelta(microseconds=1) if self.delivered.dates == "start" else timedelta(0)
+                found = [(start - delay + behind).date() for start in starts]
             case "text":
                 found = [(start - delay).date().isoformat() for start in starts]
             case _:
                 found = [start - delay for start in starts]
         return {"from_then": found[0], "to_then": found[1]}
+
+
+def _time_text(value: Any) -> str | None:
+    """A time as text, whatever it is; one with the short offset of PostgreSQL in ISO 8601."""
+    if value is None:
+        return None
+    text = value.isoformat() if isinstance(value, date) else str(value)
+    return re.sub(r"^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)\+00$", r"\1T\2Z", text)
 
 
 def _array(values: Sequence[Any]) -> pa.Array:

@@ -6,6 +6,7 @@ column means (the table's `derive`) or whether a day is good enough to publish (
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.sources.files import PROVENANCE, delivered_as, delivered_name
+from ml_assets.stages.dates import DATE, NO_DATE, NOT_DATED, instant_of
 from ml_assets.stages.identity import SET_ASIDE, Cause, Published, key_texts, repeats_by_day, resolve
 from ml_assets.stages.quality import EXAMPLES, Finding
 from ml_assets.stages.spelling import EXPECTED, respelled
@@ -111,6 +113,8 @@ def _contradictions(column: Column) -> Iterator[str]:
         yield f"has a spelling but is {column.dtype}"
     if (column.minimum, column.maximum) != (None, None) and column.dtype not in (DType.INT64, DType.FLOAT64):
         yield f"has a range but is {column.dtype}"
+    if column.dates is not None and column.dtype is not DType.TIMESTAMP:
+        yield f"says what a date means but is {column.dtype}"
 
 
 # Delivered text to values ---------------------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ def _typed(raw: pd.DataFrame, columns: Sequence[Column], reasons: Reasons) -> pd
         values = _parsed(text, column)
         unreadable = (text.notna() & values.isna()).to_numpy()
         if unreadable.any():
-            _note(reasons, column.name, text[unreadable], expected(column))
+            _note_unreadable(reasons, column, text[unreadable])
         kept[column.name] = _kept(values, column, reasons, unreadable=unreadable)
     return _exact(_survivors(pd.DataFrame(kept, index=raw.index), reasons), columns)
 
@@ -164,7 +168,8 @@ def _parsed(text: pd.Series, column: Column) -> pd.Series:
     if dtype is DType.STRING:
         spelled = column.spelling is not Spelling.TEXT
         return _series(respelled(_arrow(text), column.spelling), text.index).astype("str") if spelled else text
-    array = _arrow(text)
+    given = _arrow(text)
+    array = given
     array = pc.if_else(pc.match_substring_regex(array, PATTERNS[dtype]), array, None)
     match dtype:
         case DType.INT64:
@@ -181,7 +186,26 @@ def _parsed(text: pd.Series, column: Column) -> pd.Series:
             cut = _series(pc.replace_substring_regex(array, r"(\.[0-9]{6})[0-9]+", r"\1"), text.index).astype("str")
             times: pd.Series = pd.to_datetime(cut, utc=True, format="ISO8601", errors="coerce").dt.as_unit("us")
             # The offset can carry a time out of the years 1 to 9999, which Python cannot even print.
-            return times.where(times.dt.year.between(1, 9999))
+            times = times.where(times.dt.year.between(1, 9999))
+            return times if column.dates is None else times.fillna(_dated(given, column, text.index))
+
+
+def _dated(text: pa.Array, column: Column, index: pd.Index) -> pd.Series:
+    """The instants that dates without a time of day mean, missing where a text is none."""
+    dates = pc.if_else(pc.match_substring_regex(text, f"^{DATE}$"), text, None)
+    instants = {}
+    for each in pc.unique(dates.drop_null()).to_pylist():
+        with suppress(ValueError):
+            instants[each] = instant_of(each, column)
+    known = pa.array([instants.get(each) for each in dates.to_pylist()], pa.timestamp("us", "UTC"))
+    return pd.Series(known.to_pandas().array, index=index)
+
+
+def _note_unreadable(reasons: Reasons, column: Column, text: pd.Series) -> None:
+    """A date in a column of times has a cure of its own."""
+    dated = text.str.fullmatch(DATE).to_numpy(dtype=np.bool_) & (column.dtype is DType.TIMESTAMP)
+    _note(reasons, column.name, text[~dated], expected(column))
+    _note(reasons, column.name, text[dated], NOT_DATED if column.dates is None else NO_DATE)
 
 
 def _arrow(text: pd.Series) -> pa.Array:

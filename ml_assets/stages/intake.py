@@ -15,6 +15,7 @@ import pandas as pd
 
 from ml_assets.stages.availability import microseconds
 from ml_assets.stages.clean import PATTERNS, WANTED, expected
+from ml_assets.stages.dates import instant_of, is_date
 from ml_assets.stages.spelling import canonical
 from ml_assets.stages.values import shown
 from ml_assets.use_case import Column, Day, DType, Spelling, Table, nullable_dtype
@@ -215,6 +216,8 @@ def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
 
 def _parser(column: Column) -> Callable[[Any], Any]:
     """From a delivered value to the one that is kept."""
+    if column.dtype is DType.TIMESTAMP:
+        return _time_parser(column)
     if column.spelling is Spelling.TEXT:
         return _PARSERS[column.dtype]
     spelling, rule = column.spelling, expected(column)
@@ -288,6 +291,17 @@ def _instant(value: Any) -> int | None:
     if not FIRST <= found <= LAST:
         raise ValueError(WANTED[DType.TIMESTAMP])
     return found
+
+
+def _time_parser(column: Column) -> Callable[[Any], Any]:
+    """A date without a time of day is what the column says, if anything."""
+
+    def parse(value: Any) -> int | None:
+        if isinstance(value, str) and len(text := value.strip()) == 10 and is_date(text):
+            return instant_of(text, column)
+        return _instant(value)
+
+    return parse
 
 
 def _microseconds(span: timedelta) -> int:
