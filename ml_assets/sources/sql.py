@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from ml_assets.sources.bounds import FIRST, LAST
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
@@ -80,7 +80,8 @@ class SqlRows:
         """For each day the database can deliver a hash over its rows and how they are read."""
         try:
             with self._snapshot() as (connection, time):
-                return {day: self._version(connection, time, day) for day in days if self._problem(time, day) is None}
+                found = {day: self._version_if_read(connection, time, day) for day in days if self._problem(time, day) is None}
+                return {day: version for day, version in found.items() if version is not None}
         except (SQLAlchemyError, _LackingError):
             return {}
 
@@ -99,7 +100,13 @@ class SqlRows:
                     if problem := self._problem(time, day):
                         problems[day] = problem
                         continue
-                    versions[day], found = self._of_day(connection, time, day)
+                    try:
+                        versions[day], found = self._of_day(connection, time, day)
+                    except OperationalError as error:
+                        if not _is_undecodable(error):
+                            raise
+                        problems[day] = f"{self._label}: {_without_password(error, self.url)}: write the row again in UTF-8"
+                        continue
                     counted[day] = sum(table.num_rows for table in found)
                     tables += found
         except (SQLAlchemyError, _LackingError) as error:
@@ -255,6 +262,15 @@ class SqlRows:
         [(count, total)] = connection.execute(sa.text(statement), time.bounds(day) | strays).all()
         return self._named(count, total)
 
+    def _version_if_read(self, connection: sa.Connection, time: "_Time", day: Day) -> str | None:
+        """None where a text of the day cannot be read."""
+        try:
+            return self._version(connection, time, day)
+        except OperationalError as error:
+            if not _is_undecodable(error):
+                raise
+            return None
+
     def _version_of(self, batches: Iterable[pa.RecordBatch]) -> str:
         count = total = 0
         for batch in batches:
@@ -409,6 +425,11 @@ def _array(values: Sequence[Any]) -> pa.Array:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _is_undecodable(error: OperationalError) -> bool:
+    """Whether SQLite, which keeps any bytes as text, has some that are no UTF-8: a fault of one row, and not of the database."""
+    return "Could not decode to UTF-8" in str(error.orig)
 
 
 def _verbatim(statement: str) -> str:

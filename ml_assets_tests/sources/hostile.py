@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -51,6 +51,7 @@ TABLE = Table(
         Column(name="number", dtype=DType.FLOAT64, nullable=True),
     ),
     key=("event_id",),
+    time="at",
     derive=lambda rows: rows.rename(columns={"id": "event_id"}),
 )
 NAMES = ("id", "at", "text", "number")
@@ -87,6 +88,11 @@ class Hostile:
         return [{self.columns[name]: value for name, value in row.items()} for row in (sound[0], self.values, sound[1])]
 
     @property
+    def before(self) -> "Hostile":
+        """The delivery of the day before, of which the row is sound."""
+        return Hostile(row=dict(zip(NAMES, BEFORE, strict=True)), headers=self.headers)
+
+    @property
     def json_lines(self) -> list[bytes]:
         lines = [json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") for row in self.rows]
         if self.json is not None:
@@ -96,23 +102,23 @@ class Hostile:
         return lines
 
     @property
-    def csv_bytes(self) -> bytes:
-        lines = [_line(list(self.rows[0])), *(_line(row.values()) for row in self.rows)]
+    def csv_lines(self) -> list[bytes]:
+        lines = [_line(row.values()) for row in self.rows]
         if self.csv is not None:
-            lines[2] = self.csv
+            lines[1] = self.csv
         elif self.binary is not None:
-            lines[2] = _line({**self.rows[1], self.columns["text"]: "@@"}.values()).replace(b"@@", self.binary)
-        return b"".join(lines)
+            lines[1] = _line({**self.rows[1], self.columns["text"]: "@@"}.values()).replace(b"@@", self.binary)
+        return lines
 
-    @property
-    def parquet_bytes(self) -> bytes:
+    def parquet_bytes(self, rows: slice) -> bytes:
         columns = {name: [row[name] for row in self.rows] for name in self.rows[0]}
         table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
         if self.binary is not None:
             given = [b"a", self.binary, b"b"]
             table = table.set_column(2, table.column_names[2], pa.array(given, pa.binary()).view(pa.string()))
         sink = io.BytesIO()
-        pq.write_table(table, sink)
+        first, last, _ = rows.indices(table.num_rows)
+        pq.write_table(table.slice(first, last - first), sink)
         return sink.getvalue()
 
 
@@ -157,8 +163,9 @@ Delivery = tuple[str, str, dict[str, str]]
 
 def _file(suffix: str) -> Callable[..., Delivery]:
     def deliver(hostile: Hostile, folder: Path, servers: Servers, number: int) -> Delivery:
-        (folder / f"events{suffix}").write_bytes(_content(hostile, suffix))
-        return 'folder = "."', f'files = "*{suffix}"', {}
+        for day, content in _files(hostile, suffix):
+            (folder / f"{day}{suffix}").write_bytes(content)
+        return 'folder = "."', f'files = "{{day}}{suffix}"', {}
 
     return deliver
 
@@ -166,16 +173,22 @@ def _file(suffix: str) -> Callable[..., Delivery]:
 def _bucket(name: str, suffix: str) -> Callable[..., Delivery]:
     def deliver(hostile: Hostile, folder: Path, servers: Servers, number: int) -> Delivery:
         server: ObjectServer = servers(name)
-        put(server, f"hostile{number}/events{suffix}", _content(hostile, suffix))
-        return f'folder = "{server.address(f"hostile{number}")}"', f'files = "*{suffix}"', dict(server.settings)
+        for day, content in _files(hostile, suffix):
+            put(server, f"hostile{number}/{day}{suffix}", content)
+        return f'folder = "{server.address(f"hostile{number}")}"', f'files = "{{day}}{suffix}"', dict(server.settings)
 
     return deliver
 
 
-def _content(hostile: Hostile, suffix: str) -> bytes:
-    if suffix == ".parquet":
-        return hostile.parquet_bytes
-    return hostile.csv_bytes if suffix == ".csv" else b"\n".join(hostile.json_lines) + b"\n"
+def _files(hostile: Hostile, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """One for each day: of the first the first row alone."""
+    for day, delivery, rows in ((DAYS[0], hostile.before, slice(1)), (DAY, hostile, slice(1, None))):
+        if suffix == ".parquet":
+            yield day, delivery.parquet_bytes(rows)
+        elif suffix == ".csv":
+            yield day, b"".join([_line(list(delivery.rows[0])), *delivery.csv_lines[rows]])
+        else:
+            yield day, b"".join(line + b"\n" for line in delivery.json_lines[rows])
 
 
 def _database(name: str) -> Callable[..., Delivery]:
