@@ -62,7 +62,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column and what may stand in it.
+    """One column and what may stand in it; its description is Markdown.
 
     `nullable` leaves a missing value to the model; otherwise a row without a value is rejected, unless `fill` says what to put.
     A value outside `minimum`..`maximum` or not in `allowed` rejects its row, or is blanked where `impossible="blank"`.

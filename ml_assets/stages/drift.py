@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import rel_entr
 
+from ml_assets.escape import markdown
 from ml_assets.stages.bounds import as_declared, bounded
 from ml_assets.stages.inputs import FloatArray, IntArray
 from ml_assets.stages.quality import Finding
@@ -172,7 +173,8 @@ def drift_markdown(rows: pd.DataFrame, *, most: int = 15) -> str:
         mark = " **drifted**" if row["drifted"] else "" if row["watched"] else " (expected to)"
         psi, js = ("undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in ("psi", "jensen_shannon"))
         nulls = "" if math.isnan(row["null_share"]) else f"{row['null_share']:.1%} (was {row['reference_null_share']:.1%})"
-        lines.append(f"| {row['feature']}{mark} | {psi} | {js} | {row['importance']:.1%} | {nulls} | {row['moved']} |")
+        feature, moved = markdown(row["feature"]), markdown(row["moved"])
+        lines.append(f"| {feature}{mark} | {psi} | {js} | {row['importance']:.1%} | {nulls} | {moved} |")
     return "\n".join(lines)
 
 

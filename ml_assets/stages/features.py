@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml_assets.escape import markdown
 from ml_assets.stages.availability import microseconds
 from ml_assets.stages.exact import at_least, differences
 from ml_assets.stages.moments import MOMENTS, moments
@@ -262,11 +263,18 @@ def _trailing_columns(declared: Trailing) -> Iterator[Column]:
             for window in declared.windows:
                 name = trailing_name(declared.fact, statistic, window, entity)
                 what = statistic.name if isinstance(statistic, Share) else statistic
-                text = f"{what} of {declared.fact.name} known in the {_short(window)} before, same {' and '.join(entity)}"
+                who = " and ".join(entity)
+                text = markdown(f"{what} of {declared.fact.name} known in the {_short(window)} before, same {who}")
                 minimum = None if what in ("mean", "sum") else 0.0
                 nullable = what not in ("count", "sum")
                 yield Column(
-                    name=name, dtype=DType.FLOAT64, description=text, unit=unit, nullable=nullable, minimum=minimum, maximum=maximum
+                    name=name,
+                    dtype=DType.FLOAT64,
+                    description=text,
+                    unit=unit,
+                    nullable=nullable,
+                    minimum=minimum,
+                    maximum=maximum,
                 )
 
 
@@ -288,7 +296,7 @@ def _latest_columns(declared: Latest) -> Iterator[Column]:
 
 
 def _number(name: str, description: str, *, unit: str | None = None, minimum: float | None = None) -> Column:
-    return Column(name=name, dtype=DType.FLOAT64, description=description, unit=unit, nullable=True, minimum=minimum)
+    return Column(name=name, dtype=DType.FLOAT64, description=markdown(description), unit=unit, nullable=True, minimum=minimum)
 
 
 def trailing_name(fact: Fact, statistic: str | Share, window: timedelta, entity: tuple[str, ...]) -> str:

@@ -352,7 +352,9 @@ class _Known:
         if (places[1:] <= places[:-1]).any():
             again = places.argsort(kind="stable")
             if (places[again[1:]] == places[again[:-1]]).any():
-                of_records = np.concatenate([records[each.place]["id"] for each in series])
+                of_records = np.concatenate(
+                    [records[each.place][(records[each.place].dtype.names or ("id",))[0]] for each in series]
+                )
                 again = np.lexsort((of_records if order is None else of_records[order], places))
             places, times, order = places[again], times[again], again if order is None else order[again]
         searched = plan.searched(at)

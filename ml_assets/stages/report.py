@@ -4,7 +4,6 @@ Belongs here: words, order and escaping. Does not: the figures and the decision 
 """
 
 import math
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -12,6 +11,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from ml_assets.escape import markdown, visible
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.gate import Reason
 from ml_assets.stages.pictures import models
@@ -90,13 +90,13 @@ def summary_markdown(report: Report) -> str:
     """The decision, its reasons and the metrics as Markdown; under 4 kB for a usual report."""
     roles = list(models(report))
     reasons = [
-        [_mark(reason.passed), *map(_escape, (_words(reason.name), reason.observed, reason.wanted))]
+        [_mark(reason.passed), *map(markdown, (_words(reason.name), reason.observed, reason.wanted))]
         for reason in report.decision.reasons
     ]
-    metrics = [[_escape(row.name), *map(_cell, row.cells, row.best, row.intervals)] for row in metric_rows(report)]
+    metrics = [[markdown(row.name), *map(_cell, row.cells, row.best, row.intervals)] for row in metric_rows(report)]
     parts = [
-        f"**{_escape(headline(report))}**",
-        _escape(comparison_in_words(report)),
+        f"**{markdown(headline(report))}**",
+        markdown(comparison_in_words(report)),
         table(["", "Reason", "Observed", "Wanted"], reasons),
         table(["Metric", *(role.capitalize() for role, _ in roles)], metrics),
         f"Hold-out {report.holdout_first} to {report.holdout_last}: {report.holdout_rows:,} rows, {report.positives:,} positives.",
@@ -108,7 +108,7 @@ def trials_markdown(trials: Sequence[Trial]) -> str:
     """The trials of a search as a Markdown table, best first."""
     if not trials:
         return "No search: the recipe is the declared one.\n"
-    rows = [list(map(_escape, astuple(row))) for row in trial_rows(trials)]
+    rows = [list(map(markdown, astuple(row))) for row in trial_rows(trials)]
     return table(["Trial", "Average precision", "By fold", "Trees", "State", "Parameters"], rows) + "\n"
 
 
@@ -239,9 +239,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
-def _escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*|<>\[\]#])", r"\\\1", " ".join(text.split()))
+def _shown(value: object) -> object:
+    """What is put into a page: a text with what cannot be seen written out, which no browser shows, and no file holds half of."""
+    return visible(value) if type(value) is str else value
 
 
 @cache
@@ -251,6 +251,7 @@ def template(name: str) -> Template:
         loader=PackageLoader("ml_assets.stages", ""),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml_assets.escape import markdown
 from ml_assets.stages.comparison import paired_bootstrap
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.model import Model
@@ -110,12 +111,12 @@ def compared_markdown(found: Sequence[Compared]) -> str:
 def _cells(each: Compared) -> list[Any]:
     return [
         " to ".join(each.days),
-        each.in_force,
-        each.shadow,
+        markdown(each.in_force),
+        markdown(each.shadow),
         f"{each.events:,}",
         f"{each.positives:,}",
         number(each.average_precision[0]),
         number(each.average_precision[1]),
         interval(*each.difference),
-        each.verdict,
+        markdown(each.verdict),
     ]

@@ -4,7 +4,8 @@
 def shown(value: object) -> str:
     """A number in full, a text quoted and cut.
 
-    >>> shown(-5.0), shown("12a"), shown(0.1)
+    >>> import numpy as np
+    >>> shown(-5.0), shown("12a"), shown(np.float64(0.1))
     ('-5', "'12a'", '0.1')
     """
     if isinstance(value, str):
