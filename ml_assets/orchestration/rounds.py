@@ -18,7 +18,7 @@ from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_f
 from ml_assets.orchestration.sensors import CASE_TAG, RANGE
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.weekly import GATE
-from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, go_lives, possible_weeks, stale_weeks
+from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, go_lives, possible_weeks, refusals, stale_weeks
 from ml_assets.use_case import WHOLE, Day, Table, UseCase
 
 AFTER_DEPLOYMENT = (
@@ -132,6 +132,7 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     for reason in missing:
         runner.say(f"no candidate for {reason}")
     told = set.intersection(*(_told(runner, name) for name in (CANDIDATE, REPORT)))
+    told |= {case.week_of(week) for week in refusals(case, runner.store)}  # nothing is materialised where nothing can be judged
     stale = stale_weeks(case, runner.store, possible) or [week for week in possible if case.week_of(week) not in told]
     for first, last in contiguous(sorted({case.week_of(week) for week in stale}), step=7):
         runner.run(WEEKLY, first, last, title="models")
