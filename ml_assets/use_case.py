@@ -421,6 +421,9 @@ class Gate:
     slice_margin: float
     max_model_megabytes: float
     max_row_milliseconds: float
+    baseline_margin: float = 0.0
+    """How far the candidate's average precision may lie below that of the logistic baseline, which a small holdout cannot tell apart.
+    At 0 it must lie above. The base rate of `climatology` must be beaten in any case."""
     screening: Screening = field(default_factory=Screening)
     allowed_alone: tuple[str, ...] = ()
 

@@ -4,6 +4,7 @@ Belongs here: templates and places. Does not: what the file of events says (`sca
 """
 
 import keyword
+import math
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ml_assets.use_cases
 from ml_assets.scaffold.infer import Found, Inferred
+from ml_assets.use_case import day_range
 
 FILES = ("__init__.py", "source.py", "schema.py", "features.py", "README.md")
 USE_CASES = Path(ml_assets.use_cases.__file__).parent
@@ -95,9 +97,25 @@ def _tuple(columns: Sequence[Found], indent: int = 0, *, of_tuples: bool = False
     return f"(\n{lines}{' ' * indent})"
 
 
+def _folds(training_days: int, gap_days: int) -> tuple[int, int]:
+    """How many folds a search has within the first training days, and of how many days each.
+
+    A third of the days is learnt from by the first fold, as far as the gap leaves so many.
+    """
+    fold_days = max(2, training_days // 7)
+    left = training_days - gap_days - training_days // 3
+    return max(1, min(3, left // fold_days)), fold_days
+
+
 def _said(name: str, found: Inferred) -> dict[str, Any]:
     kept = (*found.entities, *found.numbers, *found.categories, *found.after)
     label_column = found.label.name if found.label.name not in {each.name for each in kept} else "label"
+    rows_a_day = found.rows / len(day_range(found.start, found.end)[:-1])
+    learnt = rows_a_day * found.training_days
+    judged = rows_a_day * found.holdout_days * found.positive_share
+    folds, fold_days = _folds(found.training_days, found.embargo_days)
+    most_leaves = int(min(31, max(4, learnt // 200)))
+    least_in_leaf = int(min(100, max(5, learnt // 200)))
     sliced = [each.name for each in found.categories if not each.nullable]
     return {
         **{field: getattr(found, field) for field in found.__slots__},
@@ -117,5 +135,14 @@ def _said(name: str, found: Inferred) -> dict[str, Any]:
         "known_after_seconds": int(found.known_after.total_seconds()),
         "floor": max(0.01, round(found.positive_share, 2)),
         "alert_share": min(0.99, max(0.01, round(found.positive_share, 2))),
-        "min_data_in_leaf": min(100, max(10, found.rows // 1000)),
+        "baseline_margin": round(min(0.05, 0.25 / math.sqrt(max(1.0, judged))), 3),
+        "trials": 12,
+        "folds": folds,
+        "fold_days": fold_days,
+        "few_rows": learnt < 50_000,
+        "num_leaves": int(min(15, most_leaves)),
+        "most_leaves": most_leaves,
+        "min_data_in_leaf": 2 * least_in_leaf,
+        "least_in_leaf": least_in_leaf,
+        "most_in_leaf": 10 * least_in_leaf,
     }

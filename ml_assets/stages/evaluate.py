@@ -138,11 +138,11 @@ def compare(
     comparison = _comparison(case, holdout, truth, ours, theirs)
     slices = tuple(judge_slices(holdout, truth, ours.scores, theirs.scores if theirs else None, gate=case.gate))
     reasons = [
+        *floor_reasons(ours.performance, case.gate.floors),
+        rival_reason(ours.performance, baseline, "the baseline", margin=case.gate.baseline_margin),
+        rival_reason(ours.performance, climatology, "climatology"),
         *([screening_reason(candidate.screening, case.gate)] if candidate.screening else []),
         constant_reason(ours.scores),
-        *floor_reasons(ours.performance, case.gate.floors),
-        rival_reason(ours.performance, baseline, "the baseline"),
-        rival_reason(ours.performance, climatology, "climatology"),
         *(champion_reasons(comparison, slices, case.gate) if comparison else []),
         *budget_reasons(megabytes=candidate_bytes / 1e6, row_milliseconds=row_milliseconds, gate=case.gate),
     ]

@@ -63,15 +63,24 @@ def floor_reasons(performance: Performance, floors: Mapping[str, float]) -> list
     return [_at_least(f"{name} floor", performance.metrics[name], minimum) for name, minimum in floors.items()]
 
 
-def rival_reason(candidate: Performance, rival: Performance, name: str) -> Reason:
+def rival_reason(candidate: Performance, rival: Performance, name: str, *, margin: float = 0.0) -> Reason:
     """The candidate's average precision is above that of a simpler forecast; not below it, where both are of one family.
+
+    With a margin it is not below by more than that.
 
     A search may find that the simpler family is the best there is: then the candidate is the rival, and may go live. Nothing is above
     a perfect rival: a candidate that is perfect, too, passes.
     """
     ours, theirs = candidate.metrics["average_precision"], rival.metrics["average_precision"]
     same, perfect = candidate.family == rival.family, theirs >= PERFECT
-    observed, limit = _told_apart(ours, theirs)
+    observed, limit = _told_apart(ours, theirs - margin)
+    if margin and not perfect:
+        return Reason(
+            name=f"average_precision not below {name} by more than {margin:g}",
+            passed=ours >= theirs - margin,
+            observed=observed,
+            wanted=f"at least {limit}",
+        )
     return Reason(
         name=f"average_precision {'not below' if same else 'better than'} {name}",
         passed=ours >= PERFECT if perfect else ours >= theirs if same else ours > theirs,
