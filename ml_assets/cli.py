@@ -37,6 +37,7 @@ from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.publish import described
 from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.weekly import WeeksFailedError
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.scaffold import commands as scaffold
 from ml_assets.serving import commands as serving
@@ -412,7 +413,7 @@ def _listening() -> Iterator[_Listener]:
     try:
         with Progress(*columns, console=out, transient=True, disable=not sys.stdout.isatty()) as progress:
             yield _Listener(progress)
-    except ExtractError as error:
+    except (ExtractError, WeeksFailedError) as error:
         _fail(str(error))
 
 

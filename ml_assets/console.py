@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import dagster as dg
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ml_assets.escape import terminal
 from ml_assets.orchestration import provenance, summary
 from ml_assets.orchestration.rounds import RunResult
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.weeks import refusals
 from ml_assets.sources.files import PROVENANCE, delivered_name
 from ml_assets.use_case import UseCase
 
@@ -77,6 +79,8 @@ def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], sec
         f" + {counts['waiting']:,} waiting; the truth is known for {counts['labelled']:,}"
     )
     _decisions(summary.weeks(case, store))
+    for week, reason in refusals(case, store).items():
+        out.print(f"[yellow]{week} refused[/]: no candidate: {escape(reason)}")
     if figures := summary.live(case, store):
         out.print(
             f"live, {figures['labelled']:,.0f} labelled events: average precision [bold]{figures['average_precision']:.4f}[/]"

@@ -15,6 +15,7 @@ from ml_assets.escape import markdown, visible
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.gate import Reason
 from ml_assets.stages.pictures import models
+from ml_assets.stages.screening import ScreeningResult
 from ml_assets.stages.trials import Trial, best_first
 
 NAMES = {
@@ -65,6 +66,18 @@ class TrialRow:
     parameters: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureRow:
+    """One feature alone, as text."""
+
+    name: str
+    auc: str
+    average_precision: str
+    positives: str
+    negatives: str
+    values: str
+
+
 def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: Mapping[str, str] | None = None) -> str:
     """One HTML page with its style and pictures inside: it asks no host for anything, and everything variable is escaped.
 
@@ -82,6 +95,7 @@ def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: 
         comparison=comparison_in_words(report),
         pictures=[(name, CAPTIONS.get(name, ""), b64encode(png).decode("ascii")) for name, png in pictures.items()],
         trials=trial_rows(report.trials),
+        alone=screening_rows(report.screening),
         facts={**facts(report), **(notes or {})},
     )
 
@@ -110,6 +124,30 @@ def trials_markdown(trials: Sequence[Trial]) -> str:
         return "No search: the recipe is the declared one.\n"
     rows = [list(map(markdown, astuple(row))) for row in trial_rows(trials)]
     return table(["Trial", "Average precision", "By fold", "Trees", "State", "Parameters"], rows) + "\n"
+
+
+def screening_markdown(screening: ScreeningResult) -> str:
+    """The features that separate the classes best by themselves, as a Markdown table."""
+    if screening.not_judged:
+        return f"Not judged: {_escape(screening.not_judged)}.\n"
+    rows = [list(map(_escape, astuple(row))) for row in screening_rows(screening)]
+    return table(["Feature", "ROC AUC", "Average precision", "Positives determined", "Negatives determined", "Values"], rows) + "\n"
+
+
+def screening_rows(screening: ScreeningResult | None) -> list[FeatureRow]:
+    """The first features, and all that determine a good share of a class."""
+    shown = [each for each in screening.features if each.shown] if screening else []
+    return [
+        FeatureRow(
+            name=each.feature,
+            auc=number(each.auc),
+            average_precision=number(each.average_precision),
+            positives=f"{each.positives_determined:.0%}",
+            negatives=f"{each.negatives_determined:.0%}",
+            values=each.shown,
+        )
+        for each in shown
+    ]
 
 
 def trial_rows(trials: Sequence[Trial]) -> list[TrialRow]:
