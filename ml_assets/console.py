@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import dagster as dg
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ml_assets.escape import terminal
@@ -80,7 +79,7 @@ def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], sec
     )
     _decisions(summary.weeks(case, store))
     for week, reason in refusals(case, store).items():
-        out.print(f"[yellow]{week} refused[/]: no candidate: {escape(reason)}")
+        out.print(f"[yellow]{week} refused[/]: no candidate: {terminal(reason)}")
     if figures := summary.live(case, store):
         out.print(
             f"live, {figures['labelled']:,.0f} labelled events: average precision [bold]{figures['average_precision']:.4f}[/]"

@@ -129,8 +129,8 @@ def trials_markdown(trials: Sequence[Trial]) -> str:
 def screening_markdown(screening: ScreeningResult) -> str:
     """The features that separate the classes best by themselves, as a Markdown table."""
     if screening.not_judged:
-        return f"Not judged: {_escape(screening.not_judged)}.\n"
-    rows = [list(map(_escape, astuple(row))) for row in screening_rows(screening)]
+        return f"Not judged: {markdown(screening.not_judged)}.\n"
+    rows = [list(map(markdown, astuple(row))) for row in screening_rows(screening)]
     return table(["Feature", "ROC AUC", "Average precision", "Positives determined", "Negatives determined", "Values"], rows) + "\n"
 
 
