@@ -5,15 +5,12 @@ out: neither changes what is computed, and a hundred deliveries would take an ho
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,15 +19,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from ml_assets.folders import LocalFolder
 from ml_assets.orchestration import daily
-from ml_assets.orchestration.planning import expected_inputs, recipes, stale_days
-from ml_assets.orchestration.publish import schema_of
 from ml_assets.orchestration.store import Store
 from ml_assets.sources.mapped import MappedFiles
 from ml_assets.stages.features import columns_of
-from ml_assets.stages.quality import Verdict
-from ml_assets.storage.tables import Entry, Tables, content_hashes
 from ml_assets.use_case import (
     Column,
     Corrections,
@@ -48,6 +40,7 @@ from ml_assets.use_case import (
     day_range,
     shift,
 )
+from ml_assets_tests.pipelines import Pipeline, without_expectations
 from ml_assets_tests.stages.conftest import made_case
 
 START, COUNT = "2024-01-01", 8
@@ -190,58 +183,6 @@ def deliveries(draw: Any) -> dict[str, dict[Day, list[tuple[Any, ...]]]]:
     return files
 
 
-class MemoryTables(Tables):
-    """Tables that are gone with the test."""
-
-    @cached_property
-    def _all(self) -> dict[str, dict[Day, tuple[pd.DataFrame, Entry]]]:
-        return {}
-
-    @cached_property
-    def _versions(self) -> Counter[str]:
-        return Counter()
-
-    def publish(self, name: str, rows: pd.DataFrame, *, schema: Any, inputs: Any, notes: Any = None) -> dict[Day, Entry]:
-        published = self._all.setdefault(name, {})
-        for day, (count, content) in content_hashes(rows, inputs).items():
-            if day not in published or (published[day][1].content, published[day][1].inputs) != (content, inputs[day]):
-                self._versions[name] += 1
-                entry = Entry(day=day, rows=count, content=content, inputs=inputs[day], version=self._versions[name])
-                published[day] = rows.loc[rows["day"] == day, schema.names].reset_index(drop=True), entry
-        return self.ledger(name, inputs)
-
-    def read(self, name: str, days: Any = None, *, columns: Any = None, where: Any = (), version: Any = None) -> pd.DataFrame:
-        published = self._all[name]
-        wanted = sorted(published if days is None else set(days) & set(published))
-        nothing = next(iter(published.values()))[0].iloc[:0]
-        rows = pd.concat([nothing, *(published[day][0] for day in wanted)], ignore_index=True)
-        for column, _, value in where:
-            rows = rows[rows[column] != value]
-        return rows if columns is None else rows[list(columns)]
-
-    def version(self, name: str) -> int:
-        return self._versions[name] - 1
-
-    def ledger(self, name: str, days: Any = None) -> dict[Day, Entry]:
-        published = self._all.get(name, {})
-        return {day: published[day][1] for day in sorted(published) if days is None or day in days}
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A store with nothing but tables."""
-
-    of_case: MemoryTables
-
-    def tables(self, _: UseCase) -> MemoryTables:
-        return self.of_case
-
-
-def without_expectations(rows: pd.DataFrame, *, days: Sequence[Day], also: Any = None, **_: Any) -> dict[Day, Verdict]:
-    counts = rows["day"].value_counts()
-    return {day: Verdict(day=day, rows=int(counts.get(day, 0)), findings=tuple((also or {}).get(day, ()))) for day in days}
-
-
 @contextmanager
 def world(files: Mapping[str, Mapping[Day, Sequence[tuple[Any, ...]]]], *declared: Any) -> Iterator["World"]:
     with TemporaryDirectory() as folder:
@@ -252,51 +193,12 @@ def world(files: Mapping[str, Mapping[Day, Sequence[tuple[Any, ...]]]], *declare
         yield World(Path(folder), *declared)
 
 
-class World:
+class World(Pipeline):
     """Deliveries, and what is made of them in each way."""
 
     def __init__(self, folder: Path, corrections: Corrections | None = None, most_rejected: float = 1.0) -> None:
-        self.folder, self.case = folder, case_of(folder, corrections, most_rejected)
-        events, labels = self.case.tables
-        self.stages = {
-            "raw_events": daily.raw_rows(self.case, events),
-            "events": daily.clean_rows(events),
-            "raw_ground_truth": daily.raw_rows(self.case, labels),
-            "ground_truth": daily.clean_rows(labels),
-            "labels": daily.label_rows(self.case),
-            "features": daily.feature_rows(self.case),
-        }
-        self.names = [*self.stages, *(table.rejected_name for table in self.case.tables)]
-
-    def made(self, name: str, parts: Sequence[Sequence[Day]], *, store: Any = None) -> dict[str, pd.DataFrame]:
-        """All tables, made part by part, and then again until nothing is stale."""
-        store = store or InMemory(MemoryTables(root=LocalFolder(self.folder / name), case=self.case.name))
-        for part in parts:
-            self._settle(store, part)
-        tried: list[Any] = []
-        while (stale := self._settle(store, DAYS)) and stale not in tried:  # bad days stay stale
-            tried.append(stale)
-        assert len(tried) <= 2 * COUNT, "settles"
-        tables = store.tables(self.case)
-        rows = {each: tables.read(each) for each in self.names if tables.ledger(each)}
-        return rows | {f"days of {each}": pd.DataFrame({"day": list(tables.ledger(each))}) for each in self.names}
-
-    def _settle(self, store: Any, days: Sequence[Day]) -> list[Any]:
-        found: list[Any] = []
-        for name, stage in self.stages.items():
-            recipe = recipes(self.case)[name]
-            if stale := stale_days(self.case, store, recipe, days):
-                found.append((name, expected_inputs(self.case, store, recipe, stale)[0]))
-                inputs, _ = expected_inputs(self.case, store, replace(recipe, repeats=None), stale)
-                self._make(store, stage, inputs)
-        return found
-
-    def _make(self, store: Any, stage: daily.Stage, inputs: dict[Day, str]) -> None:
-        context: Any = SimpleNamespace(log=SimpleNamespace(info=lambda _text: None))
-        tables: Tables = store.tables(self.case)
-        for made in stage(daily.Days(case=self.case, store=store, tables=tables, inputs=inputs, context=context)):
-            rows = made.rows[made.rows["day"].isin(list(made.good))]
-            tables.publish(made.table, rows, schema=schema_of(made.columns), inputs=made.good, notes=made.notes)
+        super().__init__(case_of(folder, corrections, most_rejected))
+        self.folder = folder
 
 
 LATE = {
@@ -324,10 +226,10 @@ def test_a_range_its_days_in_any_order_and_a_split_give_the_same_tables(
         patch.setattr(daily, "audit", without_expectations)
         if most_rejected < 1:
             order = DAYS  # a day that was good and is made again, badly, stays published as it was: what came first counts there
-        together = made.made("together", [DAYS])
+        together = made.made([DAYS])
         ways = {"days": [[day] for day in order], "split": [sorted(order[:cut]), sorted(order[cut:]), DAYS[:2]]}
         for name, parts in ways.items():
-            other = made.made(name, parts)
+            other = made.made(parts)
             assert other.keys() == together.keys()
             for table, rows in together.items():
                 pd.testing.assert_frame_equal(other[table], rows, obj=f"{table}, {name}")
@@ -338,9 +240,9 @@ def test_a_range_its_days_in_any_order_and_a_split_give_the_same_tables(
 
 def test_with_tables_on_disk_and_every_expectation_it_is_the_same() -> None:
     with world(LATE) as made:
-        together = made.made("together", [DAYS], store=Store(root=str(made.folder / "together")))
+        together = made.made([DAYS], store=Store(root=str(made.folder / "together")))
         every_row_is_somewhere(together)
-        in_pieces = made.made("in_pieces", [DAYS[4:], DAYS[:2], DAYS[2:4]], store=Store(root=str(made.folder / "in_pieces")))
+        in_pieces = made.made([DAYS[4:], DAYS[:2], DAYS[2:4]], store=Store(root=str(made.folder / "in_pieces")))
         for table, rows in together.items():
             pd.testing.assert_frame_equal(in_pieces[table], rows, obj=table)
 
