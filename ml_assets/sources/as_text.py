@@ -185,6 +185,8 @@ def _moments(values: pa.Array, timezone: str, delay: timedelta, dates: Dates | N
             shown = shown.where(~(dated & ~bare), shown + _LAST_MOMENT if last else shown)
         instant = given.fillna(localized) + delay
     clock = _within(instant, timezone).dt.tz_convert(timezone).dt.tz_localize(None).fillna(shown + delay)
+    if (beyond := clock.isna() & instant.notna()).any():  # of a year that has no clocks: its day is one in any case
+        clock = clock.where(~beyond, instant.dt.tz_localize(None))
     return _Moments(instant=instant, clock=clock, placed=placed, dated=dated, bare=bare)
 
 

@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from ml_assets.sources.as_text import Dates, days_of, plain, text_of, time_text
 from ml_assets.sources.bounds import Bounds, later
-from ml_assets.sources.canonical import NOT_READ, REFUSED, canonical, text_alone
+from ml_assets.sources.canonical import NOT_READ, REFUSED, canonical, refused, text_alone
 from ml_assets.sources.dialect import USUAL_DIALECT, Dialect, hint
 from ml_assets.sources.files import with_provenance
 from ml_assets.sources.limits import USUAL, Limits
 from ml_assets.sources.time_format import ISO
 from ml_assets.use_case import Day, DType
 
+OUT_OF_BOUNDS = "lies out of bounds: if it is right, declare `earliest` or `latest` in the TOML file"
 _NO_DELAY, _DAY = timedelta(0), timedelta(days=1)
 
 
@@ -175,8 +176,24 @@ class Delivered:
         with naming(column):
             values = canonical(rows[column], column, self.dialect, dtype, self.limits)
             if is_time or (dtype is DType.TIMESTAMP and pa.types.is_string(values.type)):
-                return time_text(values, self.timezone, delay, self.dates if is_time else None)
+                text = time_text(values, self.timezone, delay, self.dates if is_time else None)
+                outside = self._outside(rows) if name == self.day_column else None
+                return text if outside is None else pc.if_else(outside, refused(text, OUT_OF_BOUNDS), text)
             return text_of(values, self.timezone)
+
+    def _outside(self, rows: pa.RecordBatch) -> pa.Array | None:
+        """Which rows have a time out of bounds; None where none has."""
+        if self.bounds is None or not rows.num_rows:
+            return None
+        first, last = self.bounds.days(self.timezone)
+        column = plain(rows[self.time.column])
+        if pa.types.is_string(column.type):  # offsets carry a time a day away at most, and most times are far from the bounds
+            ends = pc.min_max(column).as_py()
+            if ends["min"] and later(first, _DAY) < ends["min"][:10] and ends["max"][:10] < later(last, -_DAY):
+                return None
+        days = self.time.days(rows)
+        outside = pc.and_(pc.is_valid(days), pc.is_null(within(days, self.span())))
+        return outside if pc.any(outside).as_py() else None
 
     @property
     def _sources(self) -> dict[str, tuple[str, timedelta]]:

@@ -19,8 +19,8 @@ import pytest
 from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources import landing as module
 from ml_assets.sources.bounds import Bounds
-from ml_assets.sources.canonical import NOT_READ
-from ml_assets.sources.delivered import Delivered
+from ml_assets.sources.canonical import MARK, NOT_READ
+from ml_assets.sources.delivered import OUT_OF_BOUNDS, Delivered
 from ml_assets.sources.landing import Arrived, FeedError, LandedRows, Landing, Piece, Position
 from ml_assets_tests.buckets import running_s3
 
@@ -120,7 +120,7 @@ def test_a_message_of_another_age_is_of_the_day_on_which_it_came_and_completes_n
     feed.messages.append(message(f"{DAYS[1]}T23:00:00+02:00"))
     batch = source.read(DAYS)
     assert batch.counted == {DAYS[0]: 1, DAYS[1]: 2}
-    assert batch.rows["at"].tolist()[1] == f"{year}-06-01T12:00:00Z", "as it came, for cleaning to reject"
+    assert batch.rows["at"].tolist()[1] == f"{year}-06-01T12:00:00Z{MARK}{OUT_OF_BOUNDS}", "as it came, for cleaning to reject"
 
 
 @pytest.mark.parametrize(
