@@ -16,13 +16,15 @@ import unicodedata
 JOINERS = "\u200c\u200d"  # Persian, Hindi and emojis are written with them
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SPECIAL = re.compile(r"[\\`*<>\[\]#|~&$]|(?<![^\W_])_|_(?![^\W_])")  # a _ inside a word is plain: most column names have one
-_BLOCK = re.compile(r"([-+=]|\d{1,9}(?=[.)]))")
+_BLOCK = re.compile(r"-(?=[\s-]|$)|\+(?=\s|$)|=+\s*$|\d{1,9}(?=[.)](\s|$))")
 _EDGES = re.compile(r"^\s+|\s+$")
 # GitHub and Dagster make links of these after parsing, so that no escape but a node of another kind between them holds them back.
 _AUTOLINK = re.compile(r"(?i)(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=@)")
 # Rich's own `escape` loses the backslash of `\\[` and doubles one at the end, which is one again only where a tag follows.
 _TAG = re.compile(r"(\\*)\[([a-z#/@][^\[]*?\])?")
 _LAST = re.compile(r"\\+\Z")
+_ESCAPED = re.compile(r"\\(.)|&#(\d+);|<!-- -->")
+_EVERYBODY = re.compile(r"(?i)@(?=(here|channel|all|everyone|team)\b)")  # Mattermost calls them without brackets
 _NOTHING = "<!-- -->"
 
 
@@ -36,13 +38,19 @@ def markdown(text: str, *, most: int | None = None) -> str:
     """
     text = _AUTOLINK.sub("\0", _short(visible(text), most))  # NUL is no longer in the text
     text = _SPECIAL.sub(r"\\\g<0>", text)
-    text = (
-        _BLOCK.sub(lambda start: f"\\{start[0]}" if not start[0].isdigit() else f"{start[0]}\\", text)
-        if _BLOCK.match(text)
-        else text
-    )
+    if start := _BLOCK.match(text):
+        text = f"{start[0]}\\{text[start.end() :]}" if start[0].isdigit() else f"\\{text}"
     text = _EDGES.sub(lambda spaces: "".join(f"&#{ord(space)};" for space in spaces[0]), text)
     return text.replace("\0", _NOTHING)
+
+
+def plain(escaped: str) -> str:
+    r"""The text that `markdown` was given, `visible`.
+
+    >>> plain(markdown(" 1. <b>*2 | me@example.org"))
+    ' 1. <b>*2 | me@example.org'
+    """
+    return _ESCAPED.sub(lambda found: found[1] or (chr(int(found[2])) if found[2] else ""), escaped)
 
 
 def html(text: str) -> str:
@@ -54,6 +62,15 @@ def terminal(text: str) -> str:
     """Markup of rich that prints `text` and sends the terminal no command; its lines stay lines."""
     markup = _TAG.sub(_escaped_tag, "\n".join(map(visible, text.split("\n"))))
     return _LAST.sub(lambda last: f"{2 * last[0]}[not bold][/not bold]", markup)
+
+
+def chat(text: str) -> str:
+    """Text of a message to Slack and its likes: it calls nobody and hides no link; its lines stay lines.
+
+    Source: https://docs.slack.dev/messaging/formatting-message-text
+    """
+    text = "\n".join(map(visible, text.split("\n"))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _EVERYBODY.sub("@\u2060", text)
 
 
 def visible(text: str, *, most: int | None = None) -> str:

@@ -62,7 +62,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column and what may stand in it.
+    """One column and what may stand in it; its description is Markdown.
 
     `nullable` leaves a missing value to the model; otherwise a row without a value is rejected, unless `fill` says what to put.
     A value outside `minimum`..`maximum` or not in `allowed` rejects its row, or is blanked where `impossible="blank"`.
@@ -404,12 +404,28 @@ class Slice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Screening:
+    """When a single feature is too good to be true: it tells the classes apart nearly alone, as what is filled in afterwards does.
+
+    Each feature is judged alone on the training days, by rates from half of the days on the other half. It must stay below both limits.
+    """
+
+    max_auc: float = 0.985
+    """ROC AUC of the feature alone."""
+    max_determined: float = 0.5
+    """Share of the positives, or of the negatives, that its values determine: found with a precision of 99 % or more."""
+    minimum_rows: int = 20
+    """Of each class. With fewer in the training days nothing is said about single features."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
     """What a candidate must show before it is deployed (the figures refer to the hold-out).
 
     Promoted only if every floor holds, the baseline is beaten, and, against a champion on the same rows, the mean difference of
     average precision is not negative, the chance of being worse by more than `margin` (paired bootstrap by day) is under `risk`,
-    and no slice is worse by more than `slice_margin`.
+    and no slice is worse by more than `slice_margin`. No feature may separate the classes alone, by the limits of `screening`, but
+    those that `allowed_alone` names, because they are known when the event happens.
     """
 
     floors: Mapping[str, float]
@@ -420,6 +436,11 @@ class Gate:
     slice_margin: float
     max_model_megabytes: float
     max_row_milliseconds: float
+    baseline_margin: float = 0.0
+    """How far the candidate's average precision may lie below that of the logistic baseline, which a small holdout cannot tell apart.
+    At 0 it must lie above. The base rate of `climatology` must be beaten in any case."""
+    screening: Screening = field(default_factory=Screening)
+    allowed_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from ml_assets.escape import html, markdown, terminal, visible
+from ml_assets.escape import chat, html, markdown, plain, terminal, visible
 
 EXAMPLES = 3000
 HOSTILE = [
@@ -96,6 +96,7 @@ def test_markdown_shows_any_text(text: str) -> None:
 def check_markdown(text: str) -> None:
     shown = visible(text)
     escaped = markdown(text)
+    assert plain(escaped) == shown
     paragraph = Page(RENDERED.render(escaped))
     assert paragraph.tags == (["p"] if text else [])
     assert paragraph.text == (f"{shown}\n" if text else "")
@@ -137,6 +138,12 @@ def test_a_terminal_shows_any_text(text: str) -> None:
     out = io.StringIO()
     Console(file=out, force_terminal=True, width=10_000, soft_wrap=True, highlight=False, emoji=False).print(terminal(text), end="")
     assert out.getvalue() == "\n".join(map(visible, text.split("\n")))
+
+
+def test_a_message_calls_nobody_and_hides_no_link() -> None:
+    assert chat("<!here> <https://evil.example|bank> a & b\n@channel, @all.") == (
+        "&lt;!here&gt; &lt;https://evil.example|bank&gt; a &amp; b\n@\u2060channel, @\u2060all."
+    )
 
 
 def test_a_long_text_ends_in_an_ellipsis() -> None:

@@ -15,6 +15,7 @@ import pytest
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages.clean import clean
+from ml_assets.stages.declarations import faults_of
 from ml_assets.stages.features import columns_of
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.intake import InvalidRowError, RowIntake, Taken
@@ -239,7 +240,7 @@ def label_table_is_sound(case: UseCase, label: Label) -> Faults:
     for table in tables_named(case, case.events, "`events` of the case")[0]:
         yield from missing(table, label.entities, "an entity of the label")
         if column(table, label.column) is not None:
-            yield f"the label {label.column!r} stands in table {table.name!r}, too: there it is known with the event; take it out of `columns`"
+            yield f"the label {label.column!r} stands in {table.name!r}, too, where it is known with the event: take it out of `columns`"
     for table in tables_named(case, case.label_table, "the label")[0]:
         yield from missing(table, ["event_id"], "the label")
         yield from of_type(table, "event_id", DType.STRING, "the label")
@@ -364,6 +365,7 @@ RULES: tuple[Callable[[UseCase], Faults], ...] = (
     investigation_is_sound,
     calendar_is_sound,
     rows_are_taken_in,
+    faults_of,
 )
 
 

@@ -36,6 +36,7 @@ from ml_assets.stages import (
     promise,
     quality,
     reference,
+    respelling,
     score,
     shadow,
     skew,
@@ -160,7 +161,7 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
         found.append(Recipe(table=table.raw_name, inputs=extracted, code=code, also=versions, also_named=named))
         ahead = table.corrections.within_days if table.corrections else 0
         raw = Input(table=table.raw_name, whole=not table.daily, ahead=ahead)
-        cleaning = code_of(clean, quality, table.derive) + delivered + columns
+        cleaning = code_of(clean, quality, respelling, table.derive) + delivered + columns
         repeats = partial(_repeats_in, case, table) if table.unique == "ever" else None
         found.append(Recipe(table=table.name, inputs=(raw,), code=cleaning, repeats=repeats))
     settling, code = Input(table=case.events, back=case.settled_days), code_of(labels, quality) + fingerprint(case.label)
@@ -374,10 +375,12 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         known = labels.latest_known(reported)
         contents = content_hashes(known.drop(columns="day").assign(day=known["event_day"]).sort_values("event_id"), scored)
         news = {day: _known_positives(case, reported, day) for day in scored}
+        # A label that is not known by then is not expected any more: the day is judged by the others.
+        over = shift(max(tables.ledger("labels")), -case.label_lookback_days)
         return {
             day: fingerprint(contents[day][1], news[day])
             for day, entry in scored.items()
-            if day in live and contents[day][0] >= entry.rows
+            if day in live and (contents[day][0] >= entry.rows or (contents[day][0] and day <= over))
         }
 
     return settled

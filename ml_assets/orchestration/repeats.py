@@ -55,8 +55,7 @@ def _repeats(tables: Tables, table: Table, versions: tuple[int, int]) -> Repeats
     first = keys.groupby("key", sort=False)["day"].min() if len(keys) else pd.Series(dtype="str")
     asked = pd.concat([keys[keys["key"].duplicated(keep=False)], aside], ignore_index=True)
     asked = asked.assign(first_day=asked["key"].map(first)).dropna(subset="first_day")
-    asked = asked[asked["first_day"] < asked["day"]]
-    if asked.empty:
+    if asked.empty or (asked := asked[asked["first_day"] < asked["day"]]).empty:
         return {}
     homes = keys[keys["key"].isin(set(asked["key"]))]
     rows = _rows_with(tables, table, there.loc[homes.index])

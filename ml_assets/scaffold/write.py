@@ -4,6 +4,7 @@ Belongs here: what the files say. Does not: what the file of events says (`scaff
 (`scaffold.project`). Nothing that comes out of a file is put into Python, TOML or Markdown but as a quoted value.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ml_assets.escape import markdown
 from ml_assets.scaffold import literals
 from ml_assets.scaffold.declaration import CaseColumn, Inferred
 from ml_assets.scaffold.generated import known_from_name
-from ml_assets.use_case import Spelling
+from ml_assets.use_case import Spelling, day_range
 
 FILES = ("__init__.py", "source.py", "schema.py", "features.py", "README.md", "files.toml")
 TYPES = {"STRING": "STRING", "INT64": "INT", "FLOAT64": "FLOAT", "TIMESTAMP": "TIMESTAMP"}
@@ -137,6 +138,38 @@ def _relative(folder: Path, case: Path, project: Path) -> str:
     return f"{up}/{folder.relative_to(project).as_posix()}".removesuffix("/.")
 
 
+def _folds(training_days: int, gap_days: int) -> tuple[int, int]:
+    """How many folds a search has within the first training days, and of how many days each.
+
+    A third of the days is learnt from by the first fold, as far as the gap leaves so many.
+    """
+    fold_days = max(2, training_days // 7)
+    left = training_days - gap_days - training_days // 3
+    return max(1, min(3, left // fold_days)), fold_days
+
+
+def _search(found: Inferred) -> dict[str, Any]:
+    """Sizes of models that the rows of the first training can fill, and what a holdout of so many positives can tell apart."""
+    rows_a_day = found.rows / len(day_range(found.start, found.end)[:-1])
+    learnt = rows_a_day * found.training_days
+    judged = rows_a_day * found.holdout_days * found.positive_share
+    folds, fold_days = _folds(found.training_days, found.embargo_days)
+    most_leaves = int(min(31, max(4, learnt // 200)))
+    least_in_leaf = int(min(100, max(5, learnt // 200)))
+    return {
+        "baseline_margin": round(min(0.05, 0.25 / math.sqrt(max(1.0, judged))), 3),
+        "trials": 12,
+        "folds": folds,
+        "fold_days": fold_days,
+        "few_rows": learnt < 50_000,
+        "num_leaves": int(min(15, most_leaves)),
+        "most_leaves": most_leaves,
+        "min_data_in_leaf": 2 * least_in_leaf,
+        "least_in_leaf": least_in_leaf,
+        "most_in_leaf": 10 * least_in_leaf,
+    }
+
+
 def _said(name: str, found: Inferred) -> dict[str, Any]:
     sliced = [each.name for each in found.categories if not each.nullable]
     clock = () if found.times.only_dates else ("hour",)
@@ -159,5 +192,5 @@ def _said(name: str, found: Inferred) -> dict[str, Any]:
         "known_after_seconds": int(found.known_after.total_seconds()) if found.known_after else 0,
         "floor": max(0.01, round(found.positive_share, 2)),
         "alert_share": min(0.99, max(0.01, round(found.positive_share, 2))),
-        "min_data_in_leaf": min(100, max(10, found.rows // 1000)),
+        **_search(found),
     }

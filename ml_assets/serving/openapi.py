@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ml_assets.escape import markdown
 from ml_assets.serving.http import MOST_BYTES
 from ml_assets.serving.scorer import Scorer
 from ml_assets.stages.clean import PATTERNS
@@ -154,7 +155,7 @@ def _bounds(column: Column) -> Json:
 
 
 def _description(column: Column) -> str:
-    return " ".join(part for part in (column.description, column.unit and f"[{column.unit}]") if part)
+    return " ".join(part for part in (column.description, column.unit and f"[{markdown(column.unit)}]") if part)
 
 
 def _example_time(scorer: Scorer) -> datetime:

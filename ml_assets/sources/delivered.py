@@ -269,9 +269,20 @@ def not_delivered(day: Day, *, complete_to: Day | None, last: Day | None, whole:
     return None
 
 
-def as_delivered(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same values, text as `string` however it was encoded."""
-    return pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
+def as_delivered(batch: pa.RecordBatch, before: int = 0) -> pa.RecordBatch:
+    """The same values, text as `string` however it was encoded; `before` of the source's rows came before the batch.
+
+    Raises:
+        ValueError: a text is no UTF-8, which Arrow takes from a file as it is and nobody behind it can read.
+    """
+    columns = [plain(column) for column in batch.columns]
+    for name, column in zip(batch.schema.names, columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            row = next((row for row, value in enumerate(column) if not _is_sound(value)), 0)
+            raise ValueError(f"row {before + row + 1}: column {name} is not UTF-8: write it again as text ({error})") from error
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
 def is_timezone(name: str) -> bool:
@@ -280,6 +291,14 @@ def is_timezone(name: str) -> bool:
         return bool(ZoneInfo(name))
     except (OSError, ValueError, LookupError):
         return False
+
+
+def _is_sound(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except (UnicodeDecodeError, pa.ArrowException):
+        return False
+    return True
 
 
 @contextmanager

@@ -26,17 +26,27 @@ from ml_assets.sources.quotes import quote_fault
 from ml_assets.use_case import Batch, Day
 
 PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
+_OF_PROVENANCE = re.compile(rf"(delivered_)*({'|'.join(PROVENANCE)})")
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _BLOCK = 2**20
 
 
 def delivered_as(name: str) -> str:
-    """Where a delivered column stands in a batch: under its own name, unless provenance has it.
+    """Where a delivered column stands in a batch: under its own name, unless provenance has it, or another column by this rule.
 
-    >>> delivered_as("distance"), delivered_as("day")
-    ('distance', 'delivered_day')
+    >>> delivered_as("distance"), delivered_as("day"), delivered_as("delivered_day")
+    ('distance', 'delivered_day', 'delivered_delivered_day')
     """
-    return f"delivered_{name}" if name in PROVENANCE else name
+    return f"delivered_{name}" if _OF_PROVENANCE.fullmatch(name) else name
+
+
+def delivered_name(column: str) -> str:
+    """Inverse of `delivered_as`.
+
+    >>> delivered_name("distance"), delivered_name("delivered_day")
+    ('distance', 'day')
+    """
+    return column.removeprefix("delivered_") if _OF_PROVENANCE.fullmatch(column) else column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

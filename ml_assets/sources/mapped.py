@@ -325,7 +325,7 @@ class _Opened:
         """Each batch, and the number of rows of the file before it."""
         before = sum(self.sizes[:part])
         for batch in self.batches(part, list(names)):
-            yield before, as_delivered(batch)
+            yield before, as_delivered(batch, before)
             before += batch.num_rows
 
 

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from ml_assets.sources.canonical import written
 from ml_assets.sources.delivered import Delivered, as_delivered, not_delivered
@@ -64,7 +64,8 @@ class SqlRows:
     url: str
     """SQLAlchemy's, with the password: it is never told."""
     rows: str
-    """The name of a table, with its schema where it needs one, or a query that begins with SELECT or WITH."""
+    """A table as the database spells it, with its schema where it needs one (`my orders`, `sales.order`), or a query that begins with
+    SELECT or WITH."""
     delivered: Delivered
     look_back_days: int = 30
     """So many days a sensor looks for rows that came late, were changed or deleted."""
@@ -83,7 +84,8 @@ class SqlRows:
         """For each day the database can deliver a hash over its rows and how they are read."""
         try:
             with self._snapshot() as (connection, time):
-                return {day: self._version(connection, time, day) for day in days if self._problem(time, day) is None}
+                found = {day: self._version_if_read(connection, time, day) for day in days if self._problem(time, day) is None}
+                return {day: version for day, version in found.items() if version is not None}
         except (SQLAlchemyError, _LackingError):
             return {}
 
@@ -102,7 +104,13 @@ class SqlRows:
                     if problem := self._problem(time, day):
                         problems[day] = problem
                         continue
-                    versions[day], found = self._of_day(connection, time, day)
+                    try:
+                        versions[day], found = self._of_day(connection, time, day)
+                    except OperationalError as error:
+                        if not _is_undecodable(error):
+                            raise
+                        problems[day] = f"{self._label}: {_without_password(error, self.url)}: write the row again in UTF-8"
+                        continue
                     counted[day] = sum(table.num_rows for table in found)
                     tables += found
         except (SQLAlchemyError, _LackingError) as error:
@@ -141,6 +149,7 @@ class SqlRows:
                 connection.exec_driver_sql(
                     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1"
                 )
+            self._table.update(self._looked_up(connection) if not self._table else {})
             needed = self._require_columns(connection)
             yield connection, replace(self._time(connection), needed=needed)
             connection.rollback()
@@ -149,11 +158,30 @@ class SqlRows:
     def _engine(self) -> sa.Engine:
         url = sa.make_url(self.url)
         waiting = {"connect_timeout": _WAIT_SECONDS} if url.get_backend_name() in _SNAPSHOT else {}
-        return sa.create_engine(url, poolclass=sa.NullPool, connect_args=waiting, hide_parameters=True)
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=waiting, hide_parameters=True)
+        # SQLite's dialect would call a column by what is behind the last dot of its name.
+        return engine.execution_options(sqlite_raw_colnames=True) if url.get_backend_name() == "sqlite" else engine
 
     @property
     def _from(self) -> str:
-        return f"({self.rows}) AS delivered" if self.rows.split(None, 1)[0].upper() in ("SELECT", "WITH") else self.rows
+        """For `sa.text`: the table, or else what is written, as it is: a query, or names in quotes."""
+        if self._table:
+            return self._table["quoted"]
+        is_query = self.rows.split(None, 1)[0].upper() in ("SELECT", "WITH")
+        return _verbatim(f"({self.rows}) AS delivered" if is_query else self.rows)
+
+    @cached_property
+    def _table(self) -> dict[str, str]:
+        """The table as SQL has it, `quoted`, once the database was asked for it; nothing while it has none by that name."""
+        return {}
+
+    def _looked_up(self, connection: sa.Connection) -> dict[str, str]:
+        """Looked for as it is written, since one may be called `order`, `my orders` or `a.b`, and only then as schema and table."""
+        schema, _, name = self.rows.partition(".")
+        for table, within in ((self.rows, None), *([(name, schema)] if name and schema else [])):
+            if sa.inspect(connection).has_table(table, schema=within):
+                return {"quoted": ".".join(map(self._quoted, filter(None, (within, table))))}
+        return {}
 
     @property
     def _label(self) -> str:
@@ -161,7 +189,11 @@ class SqlRows:
         return f"{self.rows[:60]} in {url.get_backend_name()}://{url.host or ''}/{url.database or ''}"
 
     def _quoted(self, name: str) -> str:
-        return self._engine.dialect.identifier_preparer.quote_identifier(name)
+        """For `sa.text`, which doubles a percent sign itself where the driver wants it."""
+        preparer = self._engine.dialect.identifier_preparer
+        return _verbatim(
+            f"{preparer.initial_quote}{name.replace(preparer.escape_quote, preparer.escape_to_quote)}{preparer.final_quote}"
+        )
 
     def _require_columns(self, connection: sa.Connection) -> tuple[str, ...]:
         """Those to read. SQLite takes the name of a column that is not there for a text."""
@@ -246,6 +278,15 @@ class SqlRows:
         statement = f"SELECT count(*), {checksum} FROM {self._from} WHERE {where}"
         [(count, total)] = connection.execute(sa.text(statement), time.bounds(day) | strays).all()
         return self._named(count, total)
+
+    def _version_if_read(self, connection: sa.Connection, time: "_Time", day: Day) -> str | None:
+        """None where a text of the day cannot be read."""
+        try:
+            return self._version(connection, time, day)
+        except OperationalError as error:
+            if not _is_undecodable(error):
+                raise
+            return None
 
     def _version_of(self, batches: Iterable[pa.RecordBatch]) -> str:
         count = total = 0
@@ -427,6 +468,16 @@ def _array(values: Sequence[Any], *, marks: bool) -> pa.Array:
         return (
             written(texts, [isinstance(value, int | float | Decimal) for value in known]) if marks else pa.array(texts, pa.string())
         )
+
+
+def _is_undecodable(error: OperationalError) -> bool:
+    """Whether SQLite, which keeps any bytes as text, has some that are no UTF-8: a fault of one row, and not of the database."""
+    return "Could not decode to UTF-8" in str(error.orig)
+
+
+def _verbatim(statement: str) -> str:
+    """For `sa.text`: a colon would begin a parameter, also one inside a name or a text."""
+    return statement.replace(":", "\\:")
 
 
 def _without_password(error: Exception, url: str) -> str:

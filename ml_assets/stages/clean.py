@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ml_assets.sources.canonical import NOT_READ, without_reasons
 from ml_assets.sources.dialect import hint
-from ml_assets.sources.files import PROVENANCE, delivered_as
+from ml_assets.sources.files import PROVENANCE, delivered_as, delivered_name
 from ml_assets.sources.iso import as_most_write
 from ml_assets.stages.dates import DATE, NO_DATE, NOT_DATED, instant_of
 from ml_assets.stages.identity import SET_ASIDE, Cause, Published, key_texts, repeats_by_day, resolve
@@ -92,6 +92,11 @@ def clean(
 def _require_sound(table: Table) -> None:
     names = [column.name for column in table.columns]
     faults = [f"{name} is a provenance column" for name in names if name in PROVENANCE]
+    faults += [
+        f"the delivered {column.name} has a name that `derive` gets or gives: deliver it under another one"
+        for column in table.delivered
+        if column.name in ("partition_day", "reject_reason")
+    ]
     faults += [f"the key {name} is not a column" for name in table.key if name not in names]
     if table.corrections and table.corrections.by not in names:
         faults.append(f"corrections are ordered by {table.corrections.by}, which is not a column")
@@ -356,7 +361,7 @@ def _rejected(raw: pd.DataFrame, reasons: Reasons, causes: Mapping[int, Cause], 
     positions = sorted(reasons)
     refused = raw.loc[positions]
     content = refused[[name for name in raw.columns if name not in PROVENANCE]]
-    content = content.rename(columns={delivered_as(name): name for name in PROVENANCE}).astype(object)
+    content = content.rename(columns=delivered_name).astype(object)
     delivered = content.where(content.notna(), None).to_dict("records")
     return (
         refused[KEPT_PROVENANCE]

@@ -16,6 +16,7 @@ import pandas as pd
 from ml_assets.stages.values import shown
 from ml_assets.use_case import Corrections, Day, Table, shift
 
+IntArray = npt.NDArray[np.int64]
 Published = Callable[[pd.DataFrame], pd.DataFrame]
 """Keys (the key columns and `day`) → the rows with one of them that are published of other days, with their provenance."""
 ORDER = ["day", "source_file", "source_row"]
@@ -55,6 +56,7 @@ def resolve(rows: pd.DataFrame, table: Table, published: Published | None) -> Re
     """
     by = list(table.key) if table.unique == "ever" else ["day", *table.key]
     others = published(rows[[*table.key, "day"]]) if published and table.unique == "ever" and len(rows) else rows.iloc[:0]
+    others = others if len(others) else rows.iloc[:0]  # an empty table has other types, which would decide those of all rows
     if others.empty and not rows.duplicated(by).any():
         return Resolved(rows=rows)
     shared = rows[rows.duplicated(by, keep=False) | _among(rows, others, table.key)]
@@ -89,34 +91,75 @@ def _among(rows: pd.DataFrame, others: pd.DataFrame, key: Sequence[str]) -> npt.
     return found
 
 
-def _judged(rows: pd.DataFrame, together: pd.DataFrame, home: npt.NDArray[np.int64], table: Table) -> Resolved:
-    """What each row is to the first one with its key, `home`, by its place in `together`."""
+def _judged(rows: pd.DataFrame, together: pd.DataFrame, home: IntArray, table: Table) -> Resolved:
+    """What each row is to the one that counts for its key; `home` is the first row of each key, by its place in `together`."""
     names = [column.name for column in table.columns]
     at = together["_at"].to_numpy()
     again = np.flatnonzero((home != np.arange(len(home))) & (at >= 0))
-    same = _equal(together, again, home[again], names)
-    causes: dict[int, Cause] = dict.fromkeys(at[again[same]].tolist(), Cause.DUPLICATE)
-    reasons = dict(zip(at[again[same]].tolist(), ("duplicate of " + _named(together, again[same], home)), strict=True))
-    winners: dict[int, int] = {}
-    different = again[~same]
-    if table.corrections is not None:
-        winners, corrected = _corrected(together, different, home, table.corrections)
-        causes |= {int(at[place]): cause for place, (cause, _) in corrected.items()}
-        reasons |= {int(at[place]): reason for place, (_, reason) in corrected.items()}
-        different = np.array([place for place in different.tolist() if place not in corrected], dtype=np.int64)
-    for place, name in zip(different.tolist(), _named(together, different, home), strict=True):
-        causes[int(at[place])] = Cause.CONTRADICTION
-        reasons[int(at[place])] = f"contradicts {name}: {_difference(together, place, int(home[place]), names)}"
+    in_time = _in_time(together, again, home, table.corrections)
+    winners = _winners(together, again[in_time], home, table.corrections) if table.corrections else {}
+    counting = np.array([winners.get(first, first) for first in home.tolist()], dtype=np.int64)
+    same = _equal(together, again, counting[again], names)
+    itself = _is_same_row(together, again, counting[again])
+    causes: dict[int, Cause] = {}
+    reasons: dict[int, str] = {}
+    for place, is_same, is_itself, came, name in zip(
+        again.tolist(), same, itself, in_time, _named(together, again, counting, home), strict=True
+    ):
+        position = int(at[place])
+        if is_itself:
+            causes[position], reasons[position] = Cause.CORRECTION, f"correction of an event of {together['day'].iloc[home[place]]}"
+        elif is_same:
+            causes[position], reasons[position] = Cause.DUPLICATE, f"duplicate of {name}"
+        elif came and table.corrections:
+            causes[position] = Cause.CORRECTION
+            reasons[position] = f"older by {table.corrections.by} than {name}, which counts"
+        else:
+            causes[position] = Cause.CONTRADICTION
+            reasons[position] = f"contradicts {name}: {_difference(together, place, int(counting[place]), names)}"
+            if table.corrections:
+                reasons[position] += f"; a correction counts up to {table.corrections.within_days} days later (within_days)"
     staying = rows[~rows.index.isin(list(causes))]
     replaced = {int(at[first]): winner for first, winner in winners.items() if at[first] >= 0}
     if replaced:
         staying = _with_winners(staying, together, replaced, names)
-    return Resolved(rows=staying, causes=causes, reasons=reasons, repeats=_repeats(together, again, home, table, winners))
+    return Resolved(rows=staying, causes=causes, reasons=reasons, repeats=_repeats(together, again, home, counting, table))
 
 
-def _equal(
-    rows: pd.DataFrame, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], names: Sequence[str]
-) -> npt.NDArray[np.bool_]:
+def _in_time(rows: pd.DataFrame, places: IntArray, home: IntArray, declared: Corrections | None) -> npt.NDArray[np.bool_]:
+    """Whether each row comes soon enough after the first of its key to correct it."""
+    if declared is None:
+        return np.zeros(len(places), dtype=bool)
+    first = rows["day"].iloc[home[places]].reset_index(drop=True)
+    last = first.map({day: shift(day, declared.within_days) for day in first.unique()})
+    in_time: npt.NDArray[np.bool_] = (rows["day"].iloc[places].reset_index(drop=True) <= last).to_numpy(dtype=bool)
+    return in_time
+
+
+def _winners(rows: pd.DataFrame, places: IntArray, home: IntArray, declared: Corrections) -> dict[int, int]:
+    """For each first row that is corrected the row that counts in its place, the greatest and of these the first.
+
+    A first row that is published of a day which is not made now counts as it is: what corrects it makes that day stale, and is in it then.
+    """
+    order = rows[declared.by]
+    counting: dict[int, int] = {}
+    for place in places[rows["_at"].to_numpy()[home[places]] >= 0].tolist():
+        first = int(home[place])
+        best = order.iloc[counting.get(first, first)]
+        if pd.notna(order.iloc[place]) and not order.iloc[place] <= best:
+            counting[first] = place
+    return counting
+
+
+def _is_same_row(rows: pd.DataFrame, left: IntArray, right: IntArray) -> npt.NDArray[np.bool_]:
+    """Whether a row is the very one that counts: a correction counts on the day of the row that it corrects."""
+    same = np.ones(len(left), dtype=bool)
+    for name in ("source_file", "source_row"):
+        same &= rows[name].iloc[left].to_numpy() == rows[name].iloc[right].to_numpy()
+    return same
+
+
+def _equal(rows: pd.DataFrame, left: IntArray, right: IntArray, names: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether two rows have the same values; a missing value equals a missing one."""
     same = np.ones(len(left), dtype=bool)
     for name in names:
@@ -125,12 +168,11 @@ def _equal(
     return same
 
 
-def _named(rows: pd.DataFrame, places: npt.NDArray[np.int64], home: npt.NDArray[np.int64]) -> pd.Series:
-    """What the first row of each place is called; with its day where that is another."""
-    first = rows.iloc[home[places]].reset_index(drop=True)
-    name = "row " + first["source_row"].astype("str") + " of " + first["source_file"].astype("str")
-    other_day = first["day"].to_numpy() != rows["day"].iloc[places].to_numpy()
-    return name.where(~other_day, name + " (" + first["day"].astype("str") + ")")
+def _named(rows: pd.DataFrame, places: IntArray, counting: IntArray, home: IntArray) -> pd.Series:
+    """What the row that counts for each place is called; with the day on which it counts where that is another."""
+    row, day = rows.iloc[counting[places]].reset_index(drop=True), rows["day"].iloc[home[places]].reset_index(drop=True)
+    name = "row " + row["source_row"].astype("str") + " of " + row["source_file"].astype("str")
+    return name.where(day.to_numpy() == rows["day"].iloc[places].to_numpy(), name + " (" + day.astype("str") + ")")
 
 
 def _difference(rows: pd.DataFrame, place: int, first: int, names: Sequence[str]) -> str:
@@ -147,27 +189,6 @@ def _value(value: Any) -> str:
     return "missing" if pd.isna(value) else shown(value)
 
 
-def _corrected(
-    rows: pd.DataFrame, places: npt.NDArray[np.int64], home: npt.NDArray[np.int64], declared: Corrections
-) -> tuple[dict[int, int], dict[int, tuple[Cause, str]]]:
-    """For each first row the correction that counts in its place, and what became of every correction that came in time."""
-    order = rows[declared.by]
-    within = {day: shift(day, declared.within_days) for day in set(rows["day"].iloc[home[places]])}
-    counts: dict[int, int] = {}
-    in_time = [place for place in places.tolist() if rows["day"].iloc[place] <= within[rows["day"].iloc[home[place]]]]
-    for place in in_time:
-        first = int(home[place])
-        best = counts.get(first, first)
-        if pd.notna(order.iloc[place]) and not order.iloc[place] <= order.iloc[best]:
-            counts[first] = place
-    fates = {}
-    for place, name in zip(in_time, _named(rows, np.array(in_time, dtype=np.int64), home), strict=True):
-        counted = counts.get(int(home[place])) == place
-        fate = "counts in its place" if counted else f"is older by {declared.by} than what counts in its place"
-        fates[place] = (Cause.CORRECTION, f"correction of {name}: it {fate}")
-    return counts, fates
-
-
 def _with_winners(staying: pd.DataFrame, together: pd.DataFrame, replaced: Mapping[int, int], names: Sequence[str]) -> pd.DataFrame:
     """The first rows with the values and the provenance of their corrections; they keep their day and place."""
     columns = [*names, "source_file", "source_row"]
@@ -177,23 +198,16 @@ def _with_winners(staying: pd.DataFrame, together: pd.DataFrame, replaced: Mappi
     return pd.concat([untouched, changed.astype(staying.dtypes.to_dict())]).sort_index()
 
 
-def _repeats(
-    together: pd.DataFrame,
-    again: npt.NDArray[np.int64],
-    home: npt.NDArray[np.int64],
-    table: Table,
-    winners: Mapping[int, int],
-) -> pd.DataFrame | None:
+def _repeats(together: pd.DataFrame, again: IntArray, home: IntArray, counting: IntArray, table: Table) -> pd.DataFrame | None:
     elsewhere = again[together["day"].iloc[again].to_numpy() != together["day"].iloc[home[again]].to_numpy()]
     if not len(elsewhere):
         return None
-    counted = np.array([winners.get(first, first) for first in home[elsewhere].tolist()], dtype=np.int64)
     return pd.DataFrame(
         {
             "key": key_texts(together, table.key).iloc[elsewhere].to_numpy(),
             "day": together["day"].iloc[elsewhere].to_numpy(),
             "first_day": together["day"].iloc[home[elsewhere]].to_numpy(),
-            "first_hash": row_hashes(together.iloc[counted], table),
+            "first_hash": row_hashes(together.iloc[counting[elsewhere]], table),
         }
     )
 

@@ -5,7 +5,7 @@ it (`stages.online_features`).
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ml_assets.stages.availability import NEVER, known_time, known_times, microseconds
 from ml_assets.stages.questions import Entity
-from ml_assets.use_case import Day, DType, Table, UseCase
+from ml_assets.use_case import Column, Day, DType, Table, UseCase
 
 Row = Mapping[str, Any]
 """A clean row: instants as whole microseconds since the epoch, None for what is missing."""
@@ -26,7 +26,7 @@ Records = npt.NDArray[Any]
 """What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
 ID_BYTES = 40
 MICROSECOND = timedelta(microseconds=1)
-SEPARATOR = b"\x1f"
+SEPARATOR, _ESCAPE = b"\x1f", b"\x1e"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +60,11 @@ class Kept:
         late = tuple((column.name, column.known_at) for column in self.table.columns if column.known_at)
         for name, value in (("columns", columns), ("_missing", missing), ("_packed", packed), ("_late", late)):
             object.__setattr__(self, name, value)
+
+    @property
+    def id_field(self) -> str:
+        """Of the dtype: what names a row."""
+        return (self.dtype.names or ())[0]
 
     def id(self, row: Row) -> bytes:
         """What names a row in the table.
@@ -110,7 +115,7 @@ class Kept:
         """
         found = np.zeros(len(rows), dtype=self.dtype)
         parts = zip(*(rows[name].tolist() for name in self.table.key), strict=True)
-        found["id"] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
+        found[self.id_field] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
         for name in self.columns:
             values = rows[name]
             if name in self.times:
@@ -143,10 +148,10 @@ def kept_of(case: UseCase) -> dict[str, Kept]:
         name: Kept(
             case=case,
             table=case.table(name),
-            dtype=np.dtype([("id", f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
+            dtype=np.dtype([(_id_beside(names), f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
             times=tuple(times[name]),
             entities=tuple(entities[name]),
-            prefixes=tuple(f"{name}.{'+'.join(entity)}".encode() for entity in entities[name]),
+            prefixes=tuple(f"{name}.{'+'.join(map(_part, entity))}".encode() for entity in entities[name]),
         )
         for name, names in columns.items()
     }
@@ -165,8 +170,27 @@ def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
         if (value := row[name]) is None:
             return None
         part = str(value).encode()
-        parts.append(part.replace(SEPARATOR, SEPARATOR * 2) if SEPARATOR in part else part)
+        if SEPARATOR in part or _ESCAPE in part:  # or two entities of several columns could have one key
+            part = part.replace(_ESCAPE, _ESCAPE + b"0").replace(SEPARATOR, _ESCAPE + b"1")
+        parts.append(part)
     return SEPARATOR.join(parts)
+
+
+def _part(name: str) -> str:
+    r"""The name of a column among others of an entity.
+
+    >>> _part("origin"), _part("a+b")
+    ('origin', 'a\\+b')
+    """
+    return name.replace("\\", "\\\\").replace("+", "\\+")
+
+
+def _id_beside(columns: Collection[str]) -> str:
+    """A name for the id that none of the columns has."""
+    name = "id"
+    while name in columns:
+        name += "_"
+    return name
 
 
 def _checked(id: bytes, table: Table) -> bytes:
@@ -183,6 +207,17 @@ def _by(instant: int | None, moment: int) -> bool:
 
 def _dtype(case: UseCase, table: str, name: str) -> str:
     column = next(column for column in case.table(table).columns if column.name == name)
+    if column.dtype is DType.INT64:
+        return "<f8" if may_be_missing(case, table, column) and _fits_a_float(column) else "<i8"
+    return "<i8" if column.dtype is DType.TIMESTAMP else "<f8"
+
+
+def may_be_missing(case: UseCase, table: str, column: Column) -> bool:
+    """Whether a record may lack a value of a column: `NEVER` where it is kept as a whole number, else nan."""
     late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
-    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
-    return "<i8" if whole else "<f8"
+    return late or column.nullable or column.dtype is not DType.INT64
+
+
+def _fits_a_float(column: Column) -> bool:
+    """Whether every value that a column admits is a float of its own."""
+    return None not in (column.minimum, column.maximum) and max(abs(column.minimum or 0), abs(column.maximum or 0)) <= 2**53

@@ -63,7 +63,14 @@ def _delivered(case: UseCase, label: Label, events: pd.DataFrame, own: pd.DataFr
     known = _as_labels(case, rows, rows["day"], rows[label.column].astype("int64"), rows[label.known_at])
     earliest = known["day"].map({day: shift(day, -case.settled_days) for day in known["day"].unique()})
     within = (rows["day"] >= earliest) & (delivered >= earliest) & (known["day"] >= delivered)
-    return known[within.to_numpy(dtype=bool)]
+    kept = known[within.to_numpy(dtype=bool)]
+    # A late event can find more than one label that waited for it: the last one counts.
+    return (
+        kept.assign(_of_label=delivered[within])
+        .sort_values(["_of_label", "known_at"], kind="stable")
+        .drop(columns="_of_label")
+        .drop_duplicates(["event_id", "day"], keep="last")
+    )
 
 
 def _reported(case: UseCase, label: Reported, events: pd.DataFrame, reports: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -135,6 +142,26 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
             )
         ]
     return found
+
+
+def unmatched_findings(case: UseCase, events: pd.DataFrame, reports: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Finding]]:
+    """Labels of a table of their own that are about no event that is there. One whose event comes late counts when it comes."""
+    findings = {}
+    for day in days:
+        there = events.loc[events["day"].between(shift(day, -case.settled_days), day), "event_id"]
+        of_day = reports.loc[reports["day"] == day, "event_id"]
+        unknown = of_day[~of_day.isin(there)]
+        findings[day] = [
+            Finding(
+                expectation=f"a label is about an event of the {case.settled_days} days before",
+                passed=unknown.empty,
+                severity=Severity.WARN,
+                observed=f"{len(unknown)} of {len(of_day)} labels delivered are about no event that is there",
+                unexpected=len(unknown),
+                examples=tuple(unknown.head(5)),
+            )
+        ]
+    return findings
 
 
 def latest_known(labels: pd.DataFrame) -> pd.DataFrame:
