@@ -81,6 +81,15 @@ def _columns(found: Inferred) -> dict[str, Any]:
         "events_delivered": [_column(each, *(dated if each is time or each == time else [])) for each in found.known_with_event],
         "events_delivered_later": later,
         "events_columns": [_column(time, 'description="event time"'), *(_column(each, spelled=False) for each in clean)],
+        "events_known_from": literals.call(
+            "Column",
+            [
+                f"name={literals.python(known_from_name(time.name))}",
+                "dtype=TIMESTAMP",
+                'description="from when on the event counts for others: it has no time of day"',
+            ],
+            indent=8,
+        ),
         "events_money": [
             literals.call(
                 "Column", [f"name={literals.python(f'{each.name}_hundredths')}", "dtype=FLOAT", "nullable=True"], indent=8

@@ -1,17 +1,13 @@
 """Headers and values that would be code somewhere are data everywhere: in Python, TOML, Markdown, patterns of files and the terminal."""
 
 import ast
-import importlib
 import io
 import os
 import re
-import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -22,7 +18,6 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-import ml_assets.use_cases
 from ml_assets.scaffold import commands
 from ml_assets.scaffold.declaration import Answers, Inferred
 from ml_assets.scaffold.infer import infer
@@ -31,6 +26,7 @@ from ml_assets.sources import dialect
 from ml_assets.sources.mapping import read_mapping
 from ml_assets.stages.clean import clean
 from ml_assets.stages.ingest import ingested
+from ml_assets_tests.scaffold.packages import case_in
 from ml_assets_tests.scaffold.test_infer import ROWS, orders
 
 TOKENS = frozenset(text.lower() for text in dialect.TOKENS)
@@ -66,24 +62,6 @@ hostile = st.one_of(
     st.lists(st.sampled_from([*"\"'\\{}$`|\n#%[]()<>", "{{", '"""']), min_size=1).map("".join),
 )
 hostile = hostile.filter(lambda text: text.strip() == text != "")
-
-
-@contextmanager
-def case_in(folder: Path, written: Mapping[str, str]) -> Iterator[ModuleType]:
-    """The package that these files are, imported as a use case, and gone again."""
-    name = "hostile_case"
-    (folder / name).mkdir(parents=True)
-    for file, text in written.items():
-        (folder / name / file).write_text(text, encoding="utf-8")
-    ml_assets.use_cases.__path__.append(str(folder))
-    importlib.invalidate_caches()
-    try:
-        yield importlib.import_module(f"ml_assets.use_cases.{name}")
-    finally:
-        ml_assets.use_cases.__path__.remove(str(folder))
-        for module in [each for each in sys.modules if each.startswith(f"ml_assets.use_cases.{name}")]:
-            del sys.modules[module]
-        vars(ml_assets.use_cases).pop(name, None)
 
 
 def inferred(folder: Path, headers: tuple[str, str], labels: tuple[str, str], category: str) -> tuple[Inferred, pd.DataFrame]:

@@ -1,5 +1,6 @@
 """`ml-assets new` and `remove` on a copy of the project: a whole case and its name come and go, or nothing changes, and no edit is lost."""
 
+import ast
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from ml_assets.scaffold.declaration import Answers
 from ml_assets.scaffold.infer import infer
 from ml_assets.scaffold.project import RECORD, CannotWriteError, add, remove, require_free, update
 from ml_assets.scaffold.write import FILES, texts
+from ml_assets_tests.scaffold.packages import case_in
 from ml_assets_tests.scaffold.test_infer import orders
 
 PROJECT = Path(__file__).parents[2]
@@ -186,6 +188,46 @@ def test_a_register_that_looks_otherwise_is_left_alone(project: Path, file: Path
     with pytest.raises(CannotWriteError, match=r"has no list NAMES .* add 'late_orders' by hand"):
         add("late_orders", written(file, project), {}, folder=folder_of(project))
     assert hashes(project) == before
+
+
+WIDE = "a header of many words, wider than a line of code may be, " * 3
+SHAPES: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
+    "dates": ({"at": orders()["at"].str[:10]}, {}),
+    "labels with a time": ({"told": orders()["at"].shift(-8)}, {"known_after": None, "known_at": "told", "time": "at"}),
+    "a generated id": ({"orderNo": None}, {"generate_id": True}),
+    "ids together": ({}, {"id": ("orderNo", "at")}),
+    "no entities": ({}, {"no_entities": ("shopId",)}),
+    "no numbers": ({"price": None, "items": None, "weight": None}, {}),
+    "no categories": ({"channel": None}, {"after": ("price", "weight")}),
+    "wide names": (
+        {WIDE: orders()["price"], "名" * 90: orders()["items"], f"{WIDE}id": orders()["shopId"]},
+        {"entities": (f"{WIDE}id",)},
+    ),
+    "truths": ({"late": [True, False, False, False] * (len(orders()) // 4)}, {}),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_case_of_any_shape_loads_and_is_formatted(tmp_path: Path, shape: str) -> None:
+    changes, answers = SHAPES[shape]
+    orders(**changes).to_csv(tmp_path / "orders.csv", index=False)
+    folder = tmp_path / "shape"
+    folder.mkdir()
+    code = written(tmp_path / "orders.csv", tmp_path, **answers)
+    for name, text in code.items():
+        (folder / name).write_text(text)
+        ast.parse(text) if name.endswith(".py") else None
+    config = ("--config", str(PROJECT / "pyproject.toml"), "--no-cache")
+    for words in (("format", "--check"), ("check", "--ignore", "I001")):  # which modules are ours, depends on the place
+        checked = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, *config, str(folder)], capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    with case_in(
+        tmp_path / "use_cases", {name: text.replace("late_orders", "hostile_case") for name, text in code.items()}
+    ) as package:
+        case = package.schema.EVENTS
+        assert {column.name for column in case.columns} >= {"event_id", "weekday", "one"}
 
 
 def test_a_file_of_the_project_is_named_from_the_case(project: Path, file: Path) -> None:
