@@ -276,6 +276,8 @@ def _draws(kind: str, rng: np.random.Generator, count: int) -> tuple[list[int], 
             return (2**53 + 2 * rng.integers(-8, 8, count) + 1).tolist(), nothing
         case "nearly equal":
             return nothing, (1e9 + rng.integers(0, 3, count) * 2.0**-23).tolist()
+        case "subnormal":  # a quotient that is rounded to 53 bits first, and then to those that are left, is wrong
+            return nothing, (rng.integers(2**50, 2**51, count) * 5e-324).tolist()
         case "scores":
             return nothing, rng.random(count).tolist()
         case "twenty orders of magnitude":
@@ -292,6 +294,7 @@ KINDS = (
     "odd numbers above 2**53",
     "nearly equal",
     "scores",
+    "subnormal",
     "twenty orders of magnitude",
     "all magnitudes",
 )
@@ -311,6 +314,27 @@ def test_many_at_once_are_correctly_rounded(kind: str, monkeypatch: pytest.Monke
     assert features["number_count_1d_by_customer_id"].max() > 20
     assert wrong(world, features) == []
     assert bits(from_what_is_kept(world, size=7)[world.case.features.names]) == bits(features[world.case.features.names])
+
+
+def test_answers_next_to_a_tie_are_rounded_to_the_nearer_side() -> None:
+    """Further from it than a float of the remainder can show: 2**120 + 2**67 is a tie of sums, and of half of what it is for deviations."""
+    values = [2.0**120, 2.0**67, 1.0, 0.0], [2.0**120, -(2.0**67 + 2.0**15)], [2.0**120, -(2.0**67 - 2.0**15)]
+    payments: list[tuple[int, str, int, float | None]] = [
+        (0, f"{scale}/{place}", 0, value * 2.0**scale) for scale in range(8) for place, each in enumerate(values) for value in each
+    ]
+    world = World(payments=payments)
+
+    assert wrong(world, compute(world.case, world.rows, {"transactions": world.rows})) == []
+
+
+def test_a_share_compares_numbers_and_not_the_floats_next_to_them() -> None:
+    world = World(payments=[(0, "a", 2**53, 2.0**53), (0, "a", 2**53 + 1, 2.0**53 + 2)], at_least=2**53 + 1)
+
+    features = compute(world.case, world.rows, {"transactions": world.rows})
+
+    for online in (features, from_what_is_kept(world, size=2)):
+        assert online["number_share_1d_by_customer_id"].tolist() == [0.0, 0.5]
+        assert online["whole_share_1d_by_customer_id"].tolist() == [0.0, 0.5]
 
 
 def test_a_value_in_the_range_changes_no_answer_that_it_is_not_part_of() -> None:
