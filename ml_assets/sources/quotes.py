@@ -16,6 +16,7 @@ from ml_assets.sources.limits import Limits
 _QUOTE, _LINE, _RETURN = (ord(each) for each in '"\n\r')
 _BLOCK = 2**24
 """So much is looked at at once: positions take eight times the memory of what they are in."""
+_NUMBER = re.compile(rb"[-+0-9.,:/TZ ]*[0-9][-+0-9.,:/TZ ]*")
 _FIELD = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
 _RECORD = re.compile(rb'(?:[^"\n]++|"[^"]*+(?:""[^"]*+)*+")*+')
 
@@ -163,13 +164,13 @@ def _split(part: bytes, mark: bytes) -> list[bytes]:
 
 
 def _alike(one: bytes, other: bytes) -> bool:
-    kinds = {_kind(each) for each in (one, other)} - {"empty"}
-    return len(kinds) <= 1
+    """Whether both can be of one column: not if one is a number or a time, and the other has no digit at all."""
+    kinds = {_kind(one), _kind(other)}
+    return not kinds >= {"number", "words"}
 
 
 def _kind(text: bytes) -> str:
     bare = text.strip().strip(b'"')
-    if not bare:
-        return "empty"
-    digits = sum(48 <= octet <= 57 for octet in bare)
-    return "number" if 2 * digits > len(bare) else "digits" if digits else "text"
+    if not bare or _NUMBER.fullmatch(bare):
+        return "number" if bare else "nothing"
+    return "code" if any(48 <= octet <= 57 for octet in bare) else "words"
