@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ml_assets.sources.as_text import days_of
 from ml_assets.sources.dialect import Dialect, infer_columns, infer_csv, toml_text
 from ml_assets.sources.files import text_columns
 from ml_assets.sources.landing import LandedRows
@@ -28,7 +29,8 @@ from ml_assets.sources.mapping import read_mapping, source_of
 from ml_assets.sources.sql import NoOrderError
 from ml_assets.stages.clean import Cleaned, clean
 from ml_assets.stages.ingest import ingested
-from ml_assets.use_case import Column, DType, Table
+from ml_assets.stages.intake import RowIntake
+from ml_assets.use_case import Column, DType, Intake, Table
 from ml_assets_tests.brokers import running_noida
 from ml_assets_tests.buckets import put, running_s3
 from ml_assets_tests.feeds import Api, running_api
@@ -507,3 +509,24 @@ def test_a_table_is_read_back_equal_in_any_dialect(
     assert amounts == [amount for amount, *_ in rows]
     assert read.rows["night"].tolist() == [str(night).lower() for _, _, night, _ in rows]
     assert [each if isinstance(each, str) else "" for each in read.rows["place"]] == [place for *_, place in rows]
+
+
+# ISO 8601 as programs write it --------------------------------------------------------------------------------------------------
+
+OFFSETS = ["Z", "z", "+00", "+0000", "+00:00", "+00:00:00", " UTC", " GMT", " Z", " +0000", "-05", "+0530", "+05:30"]
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("clock", ["T10:00", " 10:00:00", "t10:00:00", "T10:00:00.5", "T10:00:00,5", " 10:00:00.123456789"])
+def test_a_time_of_iso_8601_is_the_same_instant_in_a_range_in_a_row_and_for_its_day(clock: str, offset: str) -> None:
+    text = f"{DAY}{clock}{offset}"
+    hours = {"-05": 15, "+0530": 4.5, "+05:30": 4.5}.get(offset, 10)
+    fraction = {"T10:00:00.5": 500_000, "T10:00:00,5": 500_000, " 10:00:00.123456789": 123_456}.get(clock, 0)
+    expected = datetime(2024, 1, 31, tzinfo=UTC) + timedelta(hours=hours, microseconds=fraction)
+    columns = (Column(name="x", dtype=DType.TIMESTAMP),)
+    raw = pd.DataFrame({"x": [text], "day": DAY, "source_file": "one", "source_row": 1, "source_version": ""})
+    of_one = replace(table(), delivered=columns, columns=columns, key=("x",))
+    assert clean(raw.astype({"x": "str"}), of_one).rows["x"].tolist() == [pd.Timestamp(expected)]
+    taken = RowIntake(replace(of_one, intake=Intake(day=lambda _: DAY, derive=dict))).take({"x": text})
+    assert taken.row["x"] == (expected - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert days_of(pa.array([text]), "UTC", timedelta(0)).to_pylist() == [DAY]
