@@ -27,7 +27,8 @@ class _Float(str):
     __slots__ = ()
 
 
-_decode = msgspec.json.Decoder(dict[str, Any], float_hook=_Float).decode
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
+_decode_marked = msgspec.json.Decoder(dict[str, Any], float_hook=_Float).decode
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 
@@ -44,12 +45,12 @@ def json_object(content: bytes | str, limits: Limits = USUAL) -> dict[str, str |
     return {name: _text(value) for name, value in _object(content, limits).items()}
 
 
-def _object(content: bytes | str, limits: Limits) -> dict[str, Any]:
+def _object(content: bytes | str, limits: Limits, *, marks: bool = False) -> dict[str, Any]:
     octets = content.encode() if isinstance(content, str) else content
     if fault := json_fault(octets, limits):
         raise ValueError(fault)
     try:
-        return _decode(octets)
+        return (_decode_marked if marks else _decode)(octets)
     except _UNREADABLE as error:
         raise ValueError(number_fault(octets) or f"expected a JSON object: {error}") from error
 
@@ -63,7 +64,7 @@ def lines_as_columns(content: bytes, dialect: Dialect = USUAL_DIALECT, limits: L
     objects = []
     for number, line in enumerate(_lines(content, dialect), 1):
         try:
-            objects.append(_object(line, limits))
+            objects.append(_object(line, limits, marks=dialect.writes_numbers))
         except ValueError as error:
             raise ValueError(f"row {number}: {error}") from error
     return _table(objects, (), marks=dialect.writes_numbers)
@@ -79,7 +80,7 @@ def sound_lines_as_columns(content: bytes, dialect: Dialect = USUAL_DIALECT, lim
     first = None
     for number, line in enumerate(_lines(content, dialect), 1):
         try:
-            objects.append(_object(line, limits))
+            objects.append(_object(line, limits, marks=dialect.writes_numbers))
             refused.append(None)
         except ValueError as error:
             first = first or f"row {number}: {error}"
@@ -104,11 +105,12 @@ def members_of(
     Args:
         marks: whether the columns say which values were numbers: `WRITTEN`.
     """
-    decode, nothing = _reader(tuple(names)), (None,) * len(names)
+    decode, nothing = _reader(tuple(names), marks=marks), (None,) * len(names)
     rows: list[tuple[Any, ...]] = []
     told: dict[int, str] = {}
+    most = limits.nesting
     for place, content in enumerate(contents):
-        fault = json_fault(content, limits) if content.count(b"[") + content.count(b"{") > limits.nesting else None
+        fault = json_fault(content, limits) if content.count(b"[") + content.count(b"{") > most else None
         try:
             if fault is not None:
                 raise ValueError(fault)
@@ -123,13 +125,14 @@ def members_of(
 
 
 @cache
-def _reader(names: tuple[str, ...]) -> Callable[[bytes], tuple[Any, ...]]:
+def _reader(names: tuple[str, ...], *, marks: bool) -> Callable[[bytes], tuple[Any, ...]]:
+    hook = _Float if marks else str
     if any(map(NO_FIELD.search, names)):
-        members = msgspec.json.Decoder(dict[str, Any], float_hook=_Float).decode
+        members = msgspec.json.Decoder(dict[str, Any], float_hook=hook).decode
         return lambda content: tuple(map(members(content).get, names))
     fields = [(f"member_{place}", Any, None) for place in range(len(names))]
     struct = msgspec.defstruct("Members", fields, rename={field: name for (field, *_), name in zip(fields, names, strict=True)})
-    decode = msgspec.json.Decoder(struct, float_hook=_Float).decode
+    decode = msgspec.json.Decoder(struct, float_hook=hook).decode
     return lambda content: msgspec.structs.astuple(decode(content))
 
 

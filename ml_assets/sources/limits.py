@@ -69,35 +69,37 @@ def unpacked(path: Path, packed: bytes, limits: Limits = USUAL) -> bytes:
     Raises:
         ValueError: it unpacks to more than the limit (counted, since its header may be wrong), or it is no zip of one.
     """
+    raw = io.BytesIO(packed)
     match path.suffix:
         case ".gz":
-            return _within(lambda: gzip.GzipFile(fileobj=io.BytesIO(packed)), len(packed), limits)
+            return _within(raw, lambda: gzip.GzipFile(fileobj=raw), limits)
         case ".zip":
-            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            with zipfile.ZipFile(raw) as archive:
                 members = [name for name in archive.namelist() if name.endswith(".csv")]
                 if len(members) != 1:
                     raise ValueError(f"expected a zip of one CSV, got {', '.join(members[:10]) or 'none'}")
-                return _within(lambda: archive.open(members[0]), len(packed), limits)
+                return _within(raw, lambda: archive.open(members[0]), limits)
         case _:
             return packed
 
 
-def _within(opened: Callable[[], IO[bytes] | gzip.GzipFile], packed: int, limits: Limits) -> bytes:
+def _within(packed: io.BytesIO, opened: Callable[[], IO[bytes] | gzip.GzipFile], limits: Limits) -> bytes:
     chunks: list[bytes] = []
-    size, held = 0, True
+    size, held, start = 0, True, packed.seek(0)
     with opened() as stream:
         while chunk := stream.read(_CHUNK):
             size += len(chunk)
             if size > limits.unpacked_bytes:
-                what = f"it unpacks from {packed:,} bytes to more than {limits.unpacked_bytes:,} bytes"
-                raise ValueError(limits.exceeded(what, "unpacked_bytes", size))
-            if held and size > _USUAL_RATIO * packed + 16 * _CHUNK:
+                what = f"it unpacks from {len(packed.getbuffer()):,} bytes to more than {limits.unpacked_bytes:,} bytes"
+                raise ValueError(limits.exceeded(what, "unpacked_bytes", 0))
+            if held and size > _USUAL_RATIO * (packed.tell() - start) + 16 * _CHUNK:
                 held = False
                 chunks.clear()
             if held:
                 chunks.append(chunk)
     if held:
         return b"".join(chunks)
+    packed.seek(0)
     with opened() as stream:
         return stream.read()
 

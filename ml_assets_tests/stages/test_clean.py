@@ -92,7 +92,8 @@ def test_truth_values() -> None:
     cleaned = clean(raw(b=["true", "FALSE", "1", "0", "yes", ""]), table(Column(name="b", dtype=DType.BOOL)))
     assert cleaned.rows["b"].tolist() == [True, False, True, False]
     assert cleaned.rows["b"].dtype == "bool"
-    assert reasons(cleaned) == {5: "b: 'yes' is neither true nor false", 6: "b: missing"}
+    cure = '(if the source writes it so, declare [rides.dialect] true = ["yes"] false = ["no"])'
+    assert reasons(cleaned) == {5: f"b: 'yes' is neither true nor false {cure}", 6: "b: missing"}
 
 
 def test_times_are_instants() -> None:

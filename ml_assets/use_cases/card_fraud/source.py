@@ -19,7 +19,7 @@ from ml_assets.folders import LocalFolder
 from ml_assets.sources.files import DailyFiles
 from ml_assets.sources.mapping import read_mapping, source_of
 from ml_assets.storage.places import local_folder, root_folder
-from ml_assets.use_case import Batch, Day, Source, shift
+from ml_assets.use_case import Batch, Day, DType, Source, shift
 from ml_assets.use_cases.card_fraud.simulator import World, payments
 
 FILES = "ML_ASSETS_CARD_FRAUD_FILES"
@@ -32,6 +32,8 @@ REPORTED_AFTER = timedelta(days=7)
 PLACES = ("terminal_x", "terminal_y")
 PAYMENT = ("transaction_id", "paid_at", "customer_id", "terminal_id", "amount")
 REPORT = ("reported_at", "scenario")
+DTYPES = dict.fromkeys(("paid_at", "reported_at"), DType.TIMESTAMP) | dict.fromkeys(("amount", *PLACES, "scenario"), DType.FLOAT64)
+"""Of delivered columns that are no text."""
 
 
 def transactions(settings: Mapping[str, str]) -> Source:
@@ -46,6 +48,7 @@ def transactions(settings: Mapping[str, str]) -> Source:
             day_column="paid_at",
             known=(*PAYMENT, *PLACES),
             optional=PLACES,
+            dtypes=DTYPES,
         )
     return _bank("transactions", settings)
 
@@ -55,7 +58,13 @@ def chargebacks(settings: Mapping[str, str]) -> Source:
     if file := settings.get(FILES):
         mapping = read_mapping(Path(file), settings)
         return source_of(
-            mapping, "chargebacks", settings, day_column="reported_at", known=(*PAYMENT, *REPORT), optional=("scenario",)
+            mapping,
+            "chargebacks",
+            settings,
+            day_column="reported_at",
+            known=(*PAYMENT, *REPORT),
+            optional=("scenario",),
+            dtypes=DTYPES,
         )
     return _bank("chargebacks", settings)
 
