@@ -64,10 +64,10 @@ def _repeats(tables: Tables, table: Table, versions: tuple[int, int]) -> Repeats
 
 
 def _set_aside(tables: Tables, table: Table) -> pd.DataFrame:
-    """Keys and days of the rows that are not clean because of another row; none in a table from before this was noted."""
+    """Keys and days of the sound rows that are not clean because of another row or their day; none from before this was noted."""
     if "cause" not in (columns := tables.read(table.rejected_name, [])):
         return columns.iloc[:0].reindex(columns=["key", "day"])
-    return tables.read(table.rejected_name, columns=["key", "day"], where=[("cause", "!=", "contract")]).dropna(subset="key")
+    return tables.read(table.rejected_name, columns=["key", "day"]).dropna(subset="key")
 
 
 def _rows_with(tables: Tables, table: Table, found: pd.DataFrame) -> pd.DataFrame:

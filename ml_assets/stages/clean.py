@@ -76,10 +76,10 @@ def clean(
     raw, refused = without_reasons(raw.reset_index(drop=True))
     reasons: Reasons = _no_rows(raw, table)
     typed = _typed(raw, table, refused, reasons)
-    typed = _of_their_day(typed, raw["day"], table, timezone, reasons)
+    stray = _of_another_day(typed, raw["day"], table, timezone)
     derived = _derived(typed, raw.loc[typed.index, "day"], table, reasons)
     judged = _judged(derived, table, reasons).join(raw[KEPT_PROVENANCE])
-    resolved = resolve(judged, table, published)
+    resolved = resolve(judged, table, published, stray)
     reasons |= {position: [reason] for position, reason in resolved.reasons.items()}
     rows, rejected = resolved.rows, _rejected(raw, reasons, resolved.causes, key_texts(judged, table.key))
     repeats = repeats_by_day(resolved.repeats)
@@ -302,22 +302,24 @@ def _exact(rows: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
 # The day of a row -------------------------------------------------------------------------------------------------------------
 
 
-def _of_their_day(typed: pd.DataFrame, delivered: pd.Series, table: Table, timezone: str, reasons: Reasons) -> pd.DataFrame:
-    """Without the rows whose time lies after the day under which they were delivered, or too long before it."""
+def _of_another_day(typed: pd.DataFrame, delivered: pd.Series, table: Table, timezone: str) -> dict[int, str]:
+    """The rows whose time lies after the day under which they were delivered, or too long before it, and what is said of them."""
     if table.time is None or typed.empty:
-        return typed
+        return {}
     times = typed[table.time]
     # Beyond these years no time zone can be asked for its clock.
     own = times.where(times.dt.year.between(2, 9998)).dt.tz_convert(timezone).dt.strftime("%Y-%m-%d")
     own = own.where(own.notna() | times.isna(), times.dt.strftime("%Y-%m-%d"))
     day = delivered.loc[typed.index]
     first = day.map({each: shift(each, -table.late_days) for each in day.unique()})
-    stray = times.notna() & ~own.between(first, day)
+    stray = typed.index[times.notna() & ~own.between(first, day)]
     wanted = f"expected that day or up to {table.late_days} days before it (late_days)" if table.late_days else "expected that day"
-    for position in typed.index[stray]:
-        at, under = times.loc[position].isoformat(), day.loc[position]
-        reasons.setdefault(int(position), []).append(f"{table.time}: {at} is of another day than {under}, its delivery: {wanted}")
-    return _survivors(typed, reasons)
+    return {
+        int(
+            position
+        ): f"{table.time}: {times.loc[position].isoformat()} is of another day than {day.loc[position]}, its delivery: {wanted}"
+        for position in stray
+    }
 
 
 # Derived columns --------------------------------------------------------------------------------------------------------------

@@ -47,13 +47,60 @@ class Resolved:
     """`key`, `day`, `first_day`, `first_hash` of rows whose key is that of a row of an earlier day; None for no such row."""
 
 
-def resolve(rows: pd.DataFrame, table: Table, published: Published | None) -> Resolved:
+def resolve(rows: pd.DataFrame, table: Table, published: Published | None, stray: Mapping[int, str]) -> Resolved:
     """One row a key: over all days where the table is `unique="ever"`, else within each day.
 
     Args:
         rows: clean rows with `ORDER`, one index value each; several days, in any order.
         published: where rows of other days are looked up; None when there are none.
+        stray: what is said of rows that are delivered under a wrong day. They take the place of no other; one that only repeats a row that
+            is there is set aside like any duplicate, however long ago that was.
     """
+    at = rows.index.intersection(list(stray))
+    if at.empty:
+        return _one_a_key(rows, table, published)
+    resolved = _one_a_key(rows.drop(at), table, published)
+    again = _strays(rows.loc[at], resolved.rows, table, published)
+    parts = [each for each in (resolved.repeats, again.repeats) if each is not None]
+    return Resolved(
+        rows=resolved.rows,
+        causes={**resolved.causes, **again.causes},
+        reasons={**resolved.reasons, **{position: stray[position] for position in at.tolist()}, **again.reasons},
+        repeats=pd.concat(parts, ignore_index=True) if parts else None,
+    )
+
+
+def _strays(strays: pd.DataFrame, staying: pd.DataFrame, table: Table, published: Published | None) -> Resolved:
+    """Which of these rows repeat one that stays, or is published."""
+    nothing = Resolved(rows=strays.iloc[:0])
+    if table.unique != "ever":
+        return nothing
+    elsewhere = published(strays[[*table.key, "day"]]) if published else staying.iloc[:0]
+    homes = pd.concat(
+        [each for each in (elsewhere, staying[_among(staying, strays, table.key)]) if len(each)] or [staying.iloc[:0]]
+    )
+    if homes.empty:
+        return nothing
+    together = pd.concat([homes.assign(_at=-1), strays.assign(_at=strays.index)]).sort_values(ORDER, kind="stable")
+    together = together.reset_index(drop=True)
+    codes = together.groupby(list(table.key), sort=False, dropna=False).ngroup().to_numpy()
+    first = np.full(codes.max() + 1, -1)
+    is_home = np.flatnonzero((together["_at"] == -1).to_numpy())[::-1]
+    first[codes[is_home]] = is_home
+    home = first[codes]
+    again = np.flatnonzero((home >= 0) & (home < np.arange(len(home))) & (together["_at"] >= 0).to_numpy())
+    same = again[_equal(together, again, home[again], [column.name for column in table.columns])]
+    positions = together["_at"].to_numpy()[same].tolist()
+    names = _named(together, same, home, home)
+    return Resolved(
+        rows=strays.iloc[:0],
+        causes=dict.fromkeys(positions, Cause.DUPLICATE),
+        reasons={position: f"duplicate of {name}" for position, name in zip(positions, names, strict=True)},
+        repeats=_repeats(together, again, home, home, table),
+    )
+
+
+def _one_a_key(rows: pd.DataFrame, table: Table, published: Published | None) -> Resolved:
     by = list(table.key) if table.unique == "ever" else ["day", *table.key]
     others = published(rows[[*table.key, "day"]]) if published and table.unique == "ever" and len(rows) else rows.iloc[:0]
     others = others if len(others) else rows.iloc[:0]  # an empty table has other types, which would decide those of all rows

@@ -159,3 +159,17 @@ def test_a_million_duplicates_take_no_loop_of_their_own() -> None:
     cleaned = clean(both, table())
     assert len(cleaned.rows) == count
     assert (cleaned.rejected["cause"] == "duplicate").all()
+
+
+def test_a_row_of_long_ago_that_only_repeats_is_a_duplicate_and_any_other_is_of_a_wrong_day() -> None:
+    time = Column(name="at", dtype=DType.TIMESTAMP)
+    declared = table(time="at", late_days=2, delivered=(*table().delivered, time), columns=(*table().columns, time))
+    rows = raw((MONDAY, "17", "2", "1"), (FRIDAY, "17.0", "2", "1"), (FRIDAY, "17", "3", "1"), (FRIDAY, "18", "2", "1"))
+    cleaned = clean(rows.assign(at=pd.Series(["2024-01-01T10:00:00Z"] * 4, dtype="str")), declared)
+    assert cleaned.rows["id"].tolist() == ["17"]
+    wrong = "at: 2024-01-01T10:00:00+00:00 is of another day than 2024-01-05, its delivery: expected that day or up to 2 days before it"
+    assert [(cause, reason) for _, cause, reason in fates(cleaned)] == [
+        ("duplicate", f"duplicate of row 1 of {MONDAY}.csv ({MONDAY})"),
+        ("contract", f"{wrong} (late_days)"),
+        ("contract", f"{wrong} (late_days)"),
+    ]
