@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ml_assets import clock as clocks
@@ -30,12 +29,15 @@ from ml_assets.console_models import (
     print_same_rows,
     print_versions_side_by_side,
 )
+from ml_assets.escape import terminal
 from ml_assets.orchestration import decisions, provenance, staleness, summary, tracking
 from ml_assets.orchestration.extracts import ExtractError
 from ml_assets.orchestration.partitions import case_days, case_weeks, daily_tables_of
 from ml_assets.orchestration.planning import recipes
+from ml_assets.orchestration.publish import described
 from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, Runner, RunResult, bring_up_to_date
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.weekly import WeeksFailedError
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.scaffold import commands as scaffold
 from ml_assets.serving import commands as serving
@@ -344,7 +346,7 @@ def _key(given: str | None, keys: Sequence[str], default: str) -> str:
 
 
 def _fail(message: str) -> Never:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/] {escape(message)}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/] {terminal(message)}")
     raise typer.Exit(1)
 
 
@@ -384,7 +386,7 @@ class _Listener:
                 self.progress.update(self.task, description=str(event.step_key).split("__", 1)[-1])
 
     def _say(self, text: str, *, failed: bool) -> None:
-        stamp, text = time.strftime("%H:%M:%S"), escape(text)
+        stamp, text = time.strftime("%H:%M:%S"), terminal(text)
         self.progress.console.print(f"[dim]{stamp}[/] [red]{text}[/]" if failed else f"[dim]{stamp}[/] {text}", soft_wrap=True)
 
 
@@ -411,14 +413,14 @@ def _listening() -> Iterator[_Listener]:
     try:
         with Progress(*columns, console=out, transient=True, disable=not sys.stdout.isatty()) as progress:
             yield _Listener(progress)
-    except ExtractError as error:
+    except (ExtractError, WeeksFailedError) as error:
         _fail(str(error))
 
 
 def _exit_on_failed(results: list[RunResult]) -> None:
     failed = [check for result in results for check in result.failed]
     for check in failed[:20]:
-        out.print(f"[red]✗[/] {check.asset_key.path[-1]} {check.partition}: {check.check_name}: {escape(check.description or '')}")
+        out.print(f"[red]✗[/] {check.asset_key.path[-1]} {check.partition}: {check.check_name}: {terminal(described(check))}")
     if len(failed) > 20:
         out.print(f"[red]✗[/] and {len(failed) - 20:,} more")
     if failed:

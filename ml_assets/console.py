@@ -7,9 +7,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from ml_assets.escape import terminal
 from ml_assets.orchestration import provenance, summary
 from ml_assets.orchestration.rounds import RunResult
 from ml_assets.orchestration.store import Store
+from ml_assets.orchestration.weeks import refusals
+from ml_assets.sources.files import PROVENANCE, delivered_name
 from ml_assets.use_case import UseCase
 
 out = Console(soft_wrap=True, highlight=False)
@@ -75,6 +78,8 @@ def print_summary(case: UseCase, store: Store, results: Sequence[RunResult], sec
         f" + {counts['waiting']:,} waiting; the truth is known for {counts['labelled']:,}"
     )
     _decisions(summary.weeks(case, store))
+    for week, reason in refusals(case, store).items():
+        out.print(f"[yellow]{week} refused[/]: no candidate: {terminal(reason)}")
     if figures := summary.live(case, store):
         out.print(
             f"live, {figures['labelled']:,.0f} labelled events: average precision [bold]{figures['average_precision']:.4f}[/]"
@@ -104,13 +109,15 @@ def _decisions(weeks: list[summary.Week]) -> None:
     for week in weeks:
         for reason in week.report.decision.reasons:
             if not reason.passed:
-                out.print(f"[yellow]{week.week} refused[/]: {reason.name} is {reason.observed}, wanted {reason.wanted}")
+                out.print(
+                    f"[yellow]{week.week} refused[/]: {terminal(reason.name)} is {terminal(f'{reason.observed}, wanted {reason.wanted}')}"
+                )
 
 
 def print_provenance(case: UseCase, found: provenance.Provenance) -> None:
     """Everything behind one score."""
     score, manifest, report = found.score, found.manifest, found.report
-    out.rule(f"[bold]{score['event_id']}", align="left")
+    out.rule(f"[bold]{terminal(score['event_id'])}", align="left")
     alert = "alert" if score["alert"] else "no alert"
     out.print(
         f"score     {score['score']:.6f}, threshold {score['threshold']:.6f}: {alert} ({case.event_time} {score['event_time']})"
@@ -120,7 +127,7 @@ def print_provenance(case: UseCase, found: provenance.Provenance) -> None:
     decided = "promoted" if report.decision.promoted else "refused"
     out.print(f"decision  {decided} for the week of {report.week}, before it: {report.decision.champion_before or 'no model'}")
     for reason in report.decision.reasons:
-        out.print(f"          {'✓' if reason.passed else '✗'} {reason.name}: {reason.observed}, wanted {reason.wanted}")
+        out.print(terminal(f"          {'✓' if reason.passed else '✗'} {reason.name}: {reason.observed}, wanted {reason.wanted}"))
     first, last = manifest["days"]["training"]
     out.print(
         f"training  {manifest['training_rows']:,} events of {first} to {last}, hold-out {' to '.join(manifest['days']['holdout'])}"
@@ -133,10 +140,11 @@ def print_provenance(case: UseCase, found: provenance.Provenance) -> None:
             out.print(f"          {table} Delta version {version}: {len(days)} partitions, {days[0]} to {days[-1]}")
     day = found.event["day"]
     out.print(f"tables    {', '.join(f'{table} {day} at Delta version {version}' for table, version in found.published.items())}")
-    out.print(f"source    {found.raw['source_file']}, row {found.raw['source_row']}, version {found.raw['source_version']}")
-    for name in (column for column in found.raw if not column.startswith("source_") and column != "day"):
-        out.print(f"          {name}: {provenance.shown(found.raw[name])}")
+    source = f"{found.raw['source_file']}, row {found.raw['source_row']}, version {found.raw['source_version']}"
+    out.print(f"source    {terminal(source)}")
+    for name in (column for column in found.raw if column not in PROVENANCE):
+        out.print(terminal(f"          {delivered_name(name)}: {provenance.shown(found.raw[name])}"))
     top = [name for name, _ in report.importance[:12]]
     out.print("features  (the model's most important ones)")
     for name in top:
-        out.print(f"          {name}: {provenance.shown(found.features[name])}")
+        out.print(terminal(f"          {name}: {provenance.shown(found.features[name])}"))

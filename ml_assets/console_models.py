@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from ml_assets.console import out
+from ml_assets.escape import terminal
 from ml_assets.orchestration import decisions
 from ml_assets.orchestration.store import Store
 from ml_assets.orchestration.tracking import Mirrored
@@ -43,9 +43,9 @@ def print_models(case: UseCase, store: Store, versions: Sequence[decisions.Versi
             decision.effective,
             _kind(decision),
             decision.version or "no model",
-            escape(decision.decided_by),
+            terminal(decision.decided_by),
             decision.decided_at[:16].replace("T", " "),
-            escape(_in_short(store, decision)),
+            terminal(_in_short(store, decision)),
         )
     out.print(table)
 
@@ -62,7 +62,7 @@ def print_live(case: UseCase, day: Day, found: decisions.Live | None) -> None:
         _print_decision(found.decision)
     if found.evidence is not None:
         _print_grounds(found.evidence)
-    out.print(f"package    {escape(str(found.package))}")
+    out.print(f"package    {terminal(str(found.package))}")
 
 
 def print_decision(decision: Decision, evidence: Mapping[str, Any], place: str) -> None:
@@ -87,7 +87,7 @@ def print_decision(decision: Decision, evidence: Mapping[str, Any], place: str) 
         for name, value in comparison.items():
             out.print(f"           {name}: {value:,.4f}")
     out.print(f"record     {decision.content_hash}")
-    out.print(f"evidence   {decision.evidence} ({escape(place)})")
+    out.print(f"evidence   {decision.evidence} ({terminal(place)})")
 
 
 def print_change(case: UseCase, change: decisions.Change) -> None:
@@ -107,7 +107,7 @@ def print_change(case: UseCase, change: decisions.Change) -> None:
     else:
         out.print(f"stale      nothing: no day from {decision.effective} on has scores of another version")
     for warning in change.warnings:
-        out.print(f"[yellow]warning[/]    {escape(warning)}")
+        out.print(f"[yellow]warning[/]    {terminal(warning)}")
 
 
 def print_mirrored(case: UseCase, told: Mirrored) -> None:
@@ -132,7 +132,7 @@ def print_versions_side_by_side(first: decisions.Version, second: decisions.Vers
     table.add_row("training rows", *(f"{each.manifest['training_rows']:,}" for each in pair))
     different = decisions.differences(first.manifest, second.manifest)
     for name, values in different.items():
-        table.add_row(escape(name), *("not there" if value is None else escape(str(value)) for value in values))
+        table.add_row(terminal(name), *("not there" if value is None else terminal(str(value)) for value in values))
     if not different:
         table.add_row("parameters, features", "the same", "the same")
     out.print(table)
@@ -162,9 +162,9 @@ def print_same_rows(found: decisions.SameRows) -> None:
 def _print_decision(decision: Decision) -> None:
     out.print(
         f"decision   {decision.number}, {_kind(decision)} from {decision.effective} on,"
-        f" by {escape(decision.decided_by)} at {decision.decided_at}"
+        f" by {terminal(decision.decided_by)} at {decision.decided_at}"
     )
-    out.print(f"reason     {escape(decision.reason)}")
+    out.print(f"reason     {terminal(decision.reason)}")
 
 
 def _print_grounds(evidence: Mapping[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _print_grounds(evidence: Mapping[str, Any]) -> None:
         table = Table("", "condition", "observed", "wanted", box=None, header_style="bold")
         for each in reasons:
             mark = "[green]✓[/]" if each["passed"] else "[yellow]✗[/]"
-            table.add_row(mark, *(escape(each[name]) for name in ("name", "observed", "wanted")))
+            table.add_row(mark, *(terminal(each[name]) for name in ("name", "observed", "wanted")))
         out.print(table)
     if "in_force" in evidence:
         before = evidence["in_force"] or {"version": "no model", "since": "the start"}

@@ -20,6 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 
+from ml_assets.escape import chat, visible
+
 WEBHOOK, EMAIL, UI_URL = "ML_ASSETS_ALERT_WEBHOOK", "ML_ASSETS_ALERT_EMAIL", "ML_ASSETS_UI_URL"
 MOST_LINES = 30
 """Of a message; what is left is counted. Slack folds a long text, and nobody reads more on a telephone."""
@@ -73,23 +75,26 @@ class Notice:
         """All of it, to read; long ones are cut, and say so."""
         left = len(self.lines) - MOST_LINES
         lines = [self.title, *self.lines[:MOST_LINES], *([f"… and {left} more lines"] if left > 0 else [])]
-        return "\n".join(_without_credentials(_short(line)) for line in lines)
+        return "\n".join(_without_credentials(visible(line, most=_MOST_CHARACTERS)) for line in "\n".join(lines).split("\n"))
 
     @property
     def subject(self) -> str:
         """The title in one line."""
-        return _without_credentials(_short(" ".join(self.title.split())))
+        return _without_credentials(visible(" ".join(self.title.split()), most=_MOST_CHARACTERS))
 
     def payload(self) -> dict[str, Any]:
         """As the webhook gets it: `text` is what Slack and its likes show."""
         return {
-            "text": self.text,
+            "text": chat(self.text),
             "title": self.subject,
             "case": self.case,
             "severity": self.severity.value,
             "run_id": self.run_id,
             "partitions": list(self.partitions),
-            **self.about,
+            **{
+                name: "\n".join(map(visible, value.split("\n"))) if isinstance(value, str) else value
+                for name, value in self.about.items()
+            },
         }
 
 
@@ -273,10 +278,6 @@ def _is_http(url: str) -> bool:
 
 def _host(url: str) -> str:
     return str(urlsplit(url).hostname)
-
-
-def _short(line: str) -> str:
-    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…"
 
 
 def _without_credentials(text: str) -> str:

@@ -7,7 +7,7 @@ A *day* is written everywhere as its partition key, `YYYY-MM-DD`, and means the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -22,6 +22,9 @@ Day = str
 
 WHOLE: Day = "all"
 """The one partition of a table that is not delivered by day."""
+
+UNDECLARED_WITHIN = timedelta(days=2) - timedelta(hours=1)
+"""So long after its day a row is known at the latest where nobody has said how long: two days, less a changed clock."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Named arrays of one length: a million events or one."""
@@ -59,7 +62,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column and what may stand in it.
+    """One column and what may stand in it; its description is Markdown.
 
     `nullable` leaves a missing value to the model; otherwise a row without a value is rejected, unless `fill` says what to put.
     A value outside `minimum`..`maximum` or not in `allowed` rejects its row, or is blanked where `impossible="blank"`.
@@ -79,6 +82,10 @@ class Column:
     known_at: str | None = None
     spelling: Spelling = Spelling.TEXT
     """Of a text; a value that cannot be written so rejects its row."""
+    dates: Literal["start", "end"] | None = None
+    """Of a time: which instant of its day a date without a time of day is; None rejects its row."""
+    timezone: str = "UTC"
+    """In which such a day begins and ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +186,8 @@ class Table:
     time: str | None = None
     """Delivered column whose time lies on the day under which a row is delivered, or up to `late_days` before it; None: not asked."""
     late_days: int = 0
+    unique: Literal["day", "ever"] = "day"
+    """Whether a key is one row of its day, or one row over all days. Events are `"ever"`: a case sees to it."""
     corrections: "Corrections | None" = None
     """None: of rows with one key the first counts, and a later one that contradicts it is rejected."""
 
@@ -310,6 +319,12 @@ class Features:
         facts = [(each.fact.table, window, each.fact.known_within) for each in self.trailing for window in each.windows]
         return [*facts, *((each.table, each.within + each.change_over, each.known_within) for each in self.latest)]
 
+    def known_within(self, table: str, known_at: str) -> timedelta:
+        """So long after its day a row of a table is known at the latest by this column: what its look backs can rely on."""
+        facts = [each.fact.known_within for each in self.trailing if (each.fact.table, each.fact.known_at) == (table, known_at)]
+        facts += [each.known_within for each in self.latest if (each.table, each.known_at) == (table, known_at)]
+        return min((UNDECLARED_WITHIN if each is None else each for each in facts), default=UNDECLARED_WITHIN)
+
     @property
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
@@ -389,12 +404,28 @@ class Slice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Screening:
+    """When a single feature is too good to be true: it tells the classes apart nearly alone, as what is filled in afterwards does.
+
+    Each feature is judged alone on the training days, by rates from half of the days on the other half. It must stay below both limits.
+    """
+
+    max_auc: float = 0.985
+    """ROC AUC of the feature alone."""
+    max_determined: float = 0.5
+    """Share of the positives, or of the negatives, that its values determine: found with a precision of 99 % or more."""
+    minimum_rows: int = 20
+    """Of each class. With fewer in the training days nothing is said about single features."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
     """What a candidate must show before it is deployed (the figures refer to the hold-out).
 
     Promoted only if every floor holds, the baseline is beaten, and, against a champion on the same rows, the mean difference of
     average precision is not negative, the chance of being worse by more than `margin` (paired bootstrap by day) is under `risk`,
-    and no slice is worse by more than `slice_margin`.
+    and no slice is worse by more than `slice_margin`. No feature may separate the classes alone, by the limits of `screening`, but
+    those that `allowed_alone` names, because they are known when the event happens.
     """
 
     floors: Mapping[str, float]
@@ -405,6 +436,11 @@ class Gate:
     slice_margin: float
     max_model_megabytes: float
     max_row_milliseconds: float
+    baseline_margin: float = 0.0
+    """How far the candidate's average precision may lie below that of the logistic baseline, which a small holdout cannot tell apart.
+    At 0 it must lie above. The base rate of `climatology` must be beaten in any case."""
+    screening: Screening = field(default_factory=Screening)
+    allowed_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -561,6 +597,11 @@ class UseCase:
     configure: Callable[["UseCase", Mapping[str, str]], "UseCase"] | None = None
     """What settings change in the case, such as its first and last day where the reader's own files say them."""
 
+    def __post_init__(self) -> None:
+        # An event is one over all days, whatever a declaration forgot: its label and its answer are found by its id.
+        tables = tuple(replace(table, unique="ever") if table.name == self.events else table for table in self.tables)
+        object.__setattr__(self, "tables", tables)
+
     def table(self, name: str) -> Table:
         for table in self.tables:
             if table.name == name:
@@ -574,6 +615,11 @@ class UseCase:
     @property
     def event_table(self) -> Table:
         return self.table(self.events)
+
+    @property
+    def label_table(self) -> str:
+        """The table whose rows say what became of events: that of events, or one of its own."""
+        return self.label.table or self.events
 
     @property
     def daily_tables(self) -> tuple[Table, ...]:
@@ -596,12 +642,15 @@ class UseCase:
     def lookback_days_of(self, table: str) -> int:
         """Whole days before an event's day whose rows of a table its features may need.
 
-        Where it is declared how long after its day a row is known, these are the days that a window can reach and no others.
+        Where it is declared how long after its day a row is known, these are the days that a window can reach and no others. A window ends
+        with the event, whose time can lie before its day by `late_days`.
         """
+        late = self.event_table.late_days
         changed_clock = timedelta(hours=0 if self.timezone == "UTC" else 1)
         return max(
             (
-                window.days + 2 if known_within is None else -(-(window + known_within + changed_clock) // timedelta(days=1))
+                late
+                + (window.days + 2 if known_within is None else -(-(window + known_within + changed_clock) // timedelta(days=1)))
                 for of_table, window, known_within in self.features.looks
                 if of_table == table
             ),

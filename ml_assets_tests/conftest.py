@@ -14,6 +14,8 @@ SLOW_FIRST = (
     "orchestration/test_sensors.py",  # needs nothing of what is built for the first meanwhile
     "end_to_end/test_ui.py",
     "end_to_end/test_card_fraud.py",
+    "end_to_end/test_hostile_data.py",
+    "sources/test_hostile_input.py",
     "serving/test_openapi.py",
     "serving/test_scoring.py",
     "end_to_end/test_killed.py",

@@ -15,6 +15,7 @@ import pytest
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages.clean import clean
+from ml_assets.stages.declarations import faults_of
 from ml_assets.stages.features import columns_of
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.intake import InvalidRowError, RowIntake, Taken
@@ -218,8 +219,12 @@ def label_is_sound(case: UseCase) -> Faults:
 
 
 def own_label_is_sound(case: UseCase, label: Label) -> Faults:
-    """The label is a column of the event."""
-    for table in tables_named(case, case.events, "`events` of the case")[0]:
+    """The label is a column of the event, or of a table of its own whose rows name it."""
+    tables, faults = tables_named(case, case.label_table, "the label")
+    yield from faults if label.table else ()
+    if label.table:
+        yield from label_table_is_sound(case, label)
+    for table in tables:
         yield from missing(table, [label.column, label.known_at, *label.entities], "the label")
         yield from of_type(table, label.known_at, DType.TIMESTAMP, "`known_at` of the label")
         yield from of_type(table, label.column, DType.INT64, "the label")
@@ -229,6 +234,18 @@ def own_label_is_sound(case: UseCase, label: Label) -> Faults:
             yield f"the label {label.column!r} is declared as known from the start: set its `known_at` to {label.known_at!r}"
         if found is not None and (found.minimum, found.maximum) != (0, 1):
             yield f"the label {label.column!r} must be 0 or 1: set its `minimum` to 0 and its `maximum` to 1"
+
+
+def label_table_is_sound(case: UseCase, label: Label) -> Faults:
+    for table in tables_named(case, case.events, "`events` of the case")[0]:
+        yield from missing(table, label.entities, "an entity of the label")
+        if column(table, label.column) is not None:
+            yield f"the label {label.column!r} stands in {table.name!r}, too, where it is known with the event: take it out of `columns`"
+    for table in tables_named(case, case.label_table, "the label")[0]:
+        yield from missing(table, ["event_id"], "the label")
+        yield from of_type(table, "event_id", DType.STRING, "the label")
+        if not table.daily or table.key != ("event_id",):
+            yield f"table {table.name!r} holds the labels, so it must be `daily`, with the key ('event_id',): its key is {table.key}"
 
 
 def reported_label_is_sound(case: UseCase, label: Reported) -> Faults:
@@ -348,6 +365,7 @@ RULES: tuple[Callable[[UseCase], Faults], ...] = (
     investigation_is_sound,
     calendar_is_sound,
     rows_are_taken_in,
+    faults_of,
 )
 
 

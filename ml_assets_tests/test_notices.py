@@ -191,7 +191,7 @@ def test_a_long_message_is_cut_and_says_so() -> None:
     lines = long.text.splitlines()
     assert len(lines) == 1 + notices.MOST_LINES + 1
     assert lines[-1] == f"… and {100 - notices.MOST_LINES} more lines"
-    assert len(lines[1]) == 601
+    assert len(lines[1]) == notices._MOST_CHARACTERS
 
 
 def test_credentials_in_an_address_that_an_error_quotes_are_left_out() -> None:

@@ -12,16 +12,19 @@ import pandas as pd
 from ml_assets.orchestration.partitions import case_days, days_back
 from ml_assets.orchestration.planning import Recipe, expected_inputs, recipes, versions_in_force
 from ml_assets.orchestration.publish import Event, Made, check_spec, not_made, outputs, publish, table_schema
+from ml_assets.orchestration.repeats import published_elsewhere, with_repeats
 from ml_assets.orchestration.staleness import observations, observations_after, provenance_tags, seen_by_now
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, package, point_in_time, score
-from ml_assets.stages.clean import accounting_findings, clean
-from ml_assets.stages.quality import Verdict, audit
+from ml_assets.stages.clean import Cleaned, accounting_findings, clean
+from ml_assets.stages.identity import Cause
+from ml_assets.stages.quality import Finding, Verdict, audit
+from ml_assets.stages.respelling import LOOK_BACK_DAYS, compared_columns, respelling_findings, with_earlier
 from ml_assets.stages.stretches import stretches
 from ml_assets.storage.tables import Tables
-from ml_assets.use_case import WHOLE, Column, Day, DType, Reported, Table, UseCase, shift
+from ml_assets.use_case import WHOLE, Column, Day, DType, Label, Table, UseCase, shift
 
 SOURCE_COLUMNS = (
     Column(name="source_file", dtype=DType.STRING, description="where the row was delivered"),
@@ -30,6 +33,10 @@ SOURCE_COLUMNS = (
 REJECTED_COLUMNS = (
     *SOURCE_COLUMNS,
     Column(name="reason", dtype=DType.STRING),
+    Column(
+        name="cause", dtype=DType.STRING, allowed=tuple(Cause), description="duplicates and corrections are set aside, and no fault"
+    ),
+    Column(name="key", dtype=DType.STRING, nullable=True, description="of a row that is sound by itself"),
     Column(name="content", dtype=DType.STRING, description="the row as delivered, JSON"),
 )
 
@@ -83,6 +90,22 @@ Stage = Callable[[Days], Iterator[Made]]
 def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
     """Rows as delivered, with the file, row and version they came from."""
     check = "every_delivered_row_arrived"
+    specs = {table.raw_name: {check: "The source could be read, and every row that it counts is here, once."}}
+    return stage(
+        case,
+        raw_rows(case, table),
+        specs,
+        recipe=table.raw_name,
+        kinds={"csv", "deltalake"},
+        daily=table.daily,
+        group="raw",
+        retries=READ_AGAIN,
+    )
+
+
+def raw_rows(case: UseCase, table: Table) -> Stage:
+    """What the source delivers, reconciled with what it should have delivered."""
+    check = "every_delivered_row_arrived"
 
     def make(days: Days) -> Iterator[Made]:
         extract = case.extract_read_by(table.name)
@@ -100,42 +123,13 @@ def raw_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
         days.log(f"{len(rows):,} rows read for {len(days.ready)} days, {len(batch.problems)} of them with problems")
         yield Made(table=table.raw_name, rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts})
 
-    specs = {table.raw_name: {check: "The source could be read, and every row that it counts is here, once."}}
-    return stage(
-        case, make, specs, recipe=table.raw_name, kinds={"csv", "deltalake"}, daily=table.daily, group="raw", retries=READ_AGAIN
-    )
+    return make
 
 
 def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
     """Typed, repaired rows without duplicates; what cannot be repaired goes to the rejected table, with the reason."""
     contract, account = f"{table.name}_keep_the_contract", "every_row_is_accounted_for"
     columns = (*table.columns, *SOURCE_COLUMNS)
-
-    def make(days: Days) -> Iterator[Made]:
-        raw = days.tables.read(table.raw_name, days.ready)
-        cleaned = clean(raw, table)
-        days.log(f"{len(raw):,} rows in, {len(cleaned.rows):,} out, {len(cleaned.rejected):,} rejected")
-        verdicts = audit(cleaned.rows, days=days.ready, columns=table.columns, key=table.key, ranges=table.expectations)
-        counts = raw["day"].value_counts().reindex(days.ready, fill_value=0)
-        found = accounting_findings(raw, cleaned, table, days.ready)
-        accounts = {day: Verdict(day=day, rows=int(counts[day]), findings=tuple(found[day])) for day in days.ready}
-        delivered = days.tables.ledger(table.raw_name, days.ready)
-        notes = {day: {"raw_version": entry.version, "raw_rows": entry.rows} for day, entry in delivered.items()}
-        made = Made(
-            table=table.name,
-            rows=cleaned.rows,
-            columns=columns,
-            inputs=days.inputs,
-            checks={contract: verdicts, account: accounts},
-            notes=notes,
-        )
-        before = days.tables.ledger(table.name, days.ready)
-        yield made
-        # A refused delivery of a day that stays published as it was leaves its rejected rows as they were, too.
-        together = {day: made_from for day, made_from in days.inputs.items() if day in made.good or day not in before}
-        rejected = cleaned.rejected[cleaned.rejected["day"].isin(list(together))]
-        yield Made(table=table.rejected_name, rows=rejected, columns=REJECTED_COLUMNS, inputs=together)
-
     specs = {
         table.name: {
             contract: "Types, missing values, ranges, allowed values and keys are as the schema says; figures of the day are usual.",
@@ -145,32 +139,159 @@ def clean_asset(case: UseCase, table: Table) -> dg.AssetsDefinition:
     }
     schemas = {table.name: columns, table.rejected_name: REJECTED_COLUMNS}
     return stage(
-        case, make, specs, recipe=table.name, kinds={"pandas", "deltalake"}, schemas=schemas, daily=table.daily, group="clean"
+        case,
+        clean_rows(table),
+        specs,
+        recipe=table.name,
+        kinds={"pandas", "deltalake"},
+        schemas=schemas,
+        daily=table.daily,
+        group="clean",
     )
+
+
+def clean_rows(table: Table) -> Stage:
+    """Clean rows, and then the quarantined ones."""
+    contract, account = f"{table.name}_keep_the_contract", "every_row_is_accounted_for"
+    columns = (*table.columns, *SOURCE_COLUMNS)
+
+    def make(days: Days) -> Iterator[Made]:
+        ahead = table.corrections.within_days if table.corrections else 0
+        delivered_rows = days.around(table.raw_name, ahead=ahead) if table.daily else days.tables.read(table.raw_name, days.ready)
+        cleaned, checks, inputs = _cleaned_in_order(days, table, delivered_rows, contract, account)
+        days.log(f"{len(delivered_rows):,} rows in, {len(cleaned.rows):,} out, {len(cleaned.rejected):,} rejected")
+        delivered = days.tables.ledger(table.raw_name, days.ready)
+        notes = {day: {"raw_version": entry.version, "raw_rows": entry.rows} for day, entry in delivered.items()}
+        made = Made(table=table.name, rows=cleaned.rows, columns=columns, inputs=inputs, checks=checks, notes=notes)
+        before = days.tables.ledger(table.name, days.ready)
+        yield made
+        # A refused delivery of a day that stays published as it was leaves its rejected rows as they were, too.
+        together = {day: made_from for day, made_from in inputs.items() if day in made.good or day not in before}
+        rejected = cleaned.rejected[cleaned.rejected["day"].isin(list(together))]
+        yield Made(table=table.rejected_name, rows=rejected, columns=REJECTED_COLUMNS, inputs=together)
+
+    return make
+
+
+Checks = dict[str, dict[Day, Verdict]]
+
+
+def _cleaned_in_order(
+    days: Days, table: Table, delivered: pd.DataFrame, contract: str, account: str
+) -> tuple[Cleaned, Checks, dict[Day, str]]:
+    """Clean rows, verdicts and inputs of the days.
+
+    A day that is not published decides nothing about the keys of later days, in a range as when each is made alone: where a later day
+    has a key of a bad one, the days after it are cleaned again without it.
+    """
+    cleaned, checks, inputs = _cleaned(days, table, delivered, contract, account)
+    bad = sorted(day for day in days.ready if not all(check[day].passed for check in checks.values()))
+    first = next((day for day in bad if any(day == home for of_day in cleaned.repeats.values() for _, home, _ in of_day)), None)
+    if first is None:
+        return cleaned, checks, inputs
+    later = replace(days, inputs={day: made_from for day, made_from in days.inputs.items() if day > first})
+    if not later.inputs:
+        return cleaned, checks, inputs
+    rest = _cleaned_in_order(later, table, delivered[delivered["day"] != first], contract, account)
+    until = set(days.ready) - set(later.ready)
+    rows, rejected = (
+        pd.concat([before[before["day"].isin(until)], after], ignore_index=True)
+        for before, after in ((cleaned.rows, rest[0].rows), (cleaned.rejected, rest[0].rejected))
+    )
+    together = Cleaned(rows=rows, rejected=rejected, repeats={**cleaned.repeats, **rest[0].repeats})
+    merged = {name: {**check, **rest[1][name]} for name, check in checks.items()}
+    return together, merged, {**inputs, **rest[2]}
+
+
+def _cleaned(
+    days: Days, table: Table, delivered: pd.DataFrame, contract: str, account: str
+) -> tuple[Cleaned, Checks, dict[Day, str]]:
+    published = published_elsewhere(days.tables, table, set(delivered["day"]))
+    cleaned = clean(delivered, table, timezone=days.case.timezone, days=days.ready, published=published)
+    raw = delivered[delivered["day"].isin(days.ready)]
+    written = _respelled(days, table, cleaned.rows)
+    verdicts = audit(cleaned.rows, days=days.ready, columns=table.columns, key=table.key, ranges=table.expectations, also=written)
+    counts = raw["day"].value_counts().reindex(days.ready, fill_value=0)
+    found = accounting_findings(raw, cleaned, table, days.ready)
+    accounts = {day: Verdict(day=day, rows=int(counts[day]), findings=tuple(found[day])) for day in days.ready}
+    return cleaned, {contract: verdicts, account: accounts}, with_repeats(days.inputs, cleaned.repeats)
+
+
+def _respelled(days: Days, table: Table, rows: pd.DataFrame) -> dict[Day, list[Finding]]:
+    """Whether keys and categories are written as on the days before, which are in these rows or published."""
+    names = compared_columns(days.case, table) if table.daily else []
+    if not names:
+        return {}
+    before = {shift(day, -back) for day in days.ready for back in range(1, LOOK_BACK_DAYS + 1)} - set(days.ready)
+    there = sorted(before & set(days.tables.ledger(table.name)))
+    earlier = days.tables.read(table.name, there, columns=[*names, "day"]) if there else rows.iloc[:0]
+    return respelling_findings(with_earlier(rows, earlier, names), days.ready, names)
 
 
 def labels_asset(case: UseCase) -> dg.AssetsDefinition:
     """The truth about events, filed under the day on which it became known."""
     check = "labels_are_known_after_the_event"
     columns = labels.label_columns(case)
+    specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
+    return stage(
+        case, label_rows(case), specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels"
+    )
+
+
+def label_rows(case: UseCase) -> Stage:
+    """Labels, by the day on which they became known."""
+    check = "labels_are_known_after_the_event"
+    columns = labels.label_columns(case)
 
     def make(days: Days) -> Iterator[Made]:
-        reports = days.around(case.label.table, back=case.settled_days) if isinstance(case.label, Reported) else None
-        rows = labels.label_days(case, days.around(case.events, back=case.settled_days), reports, days.ready)
+        own = case.label_table if case.label_table != case.events else None
+        reports = days.around(own, back=case.settled_days) if own else None
+        events = days.around(case.events, back=case.settled_days)
+        rows = labels.label_days(case, events, reports, days.ready)
         days.log(f"{len(rows):,} labels became known")
-        verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=labels.label_findings(rows, days.ready))
+        found = labels.label_findings(rows, days.ready)
+        if reports is not None and isinstance(case.label, Label):
+            about = labels.unmatched_findings(case, events, reports, days.ready)
+            found = {day: [*of_day, *about[day]] for day, of_day in found.items()}
+        verdicts = audit(rows, days=days.ready, columns=columns, key=["event_id"], also=found)
         shown = {
             str(day): {"positives": int(of_day.sum()), "positive_share": float(of_day.mean())}
             for day, of_day in rows.groupby("day")["label"]
         }
         yield Made(table="labels", rows=rows, columns=columns, inputs=days.inputs, checks={check: verdicts}, shown=shown)
 
-    specs = {"labels": {check: "No label is known before its event, and each is 0 or 1."}}
-    return stage(case, make, specs, recipe="labels", kinds={"pandas", "deltalake"}, schemas={"labels": columns}, group="labels")
+    return make
 
 
 def features_asset(case: UseCase) -> dg.AssetsDefinition:
     """One row an event, computed from what was known at its time."""
+    contract, honest = "features_keep_the_contract", "features_are_point_in_time"
+    columns = (
+        Column(name="event_id", dtype=DType.STRING),
+        Column(name="event_time", dtype=DType.TIMESTAMP, description="moment of the prediction"),
+        *case.features.columns,
+    )
+    specs = {
+        "features": {
+            contract: "Types, ranges and missing values of every feature are as declared, one row an event.",
+            honest: "Computed again from a world that ends at the moment of the prediction, the features are the same.",
+        }
+    }
+    return stage(
+        case,
+        feature_rows(case),
+        specs,
+        recipe="features",
+        kinds={"pandas", "deltalake"},
+        schemas={"features": columns},
+        group="features",
+        bound=(case.events, case.lookback_days),
+        pool=HEAVY,
+    )
+
+
+def feature_rows(case: UseCase) -> Stage:
+    """Features of events, computed and then computed again without the future."""
     contract, honest = "features_keep_the_contract", "features_are_point_in_time"
     columns = (
         Column(name="event_id", dtype=DType.STRING),
@@ -196,23 +317,7 @@ def features_asset(case: UseCase) -> dg.AssetsDefinition:
             checks={contract: verdicts, honest: honesty},
         )
 
-    specs = {
-        "features": {
-            contract: "Types, ranges and missing values of every feature are as declared, one row an event.",
-            honest: "Computed again from a world that ends at the moment of the prediction, the features are the same.",
-        }
-    }
-    return stage(
-        case,
-        make,
-        specs,
-        recipe="features",
-        kinds={"pandas", "deltalake"},
-        schemas={"features": columns},
-        group="features",
-        bound=(case.events, case.lookback_days),
-        pool=HEAVY,
-    )
+    return make
 
 
 def scores_asset(case: UseCase) -> dg.AssetsDefinition:
@@ -304,7 +409,7 @@ def stage(
         asked = list(context.partition_keys) if daily else [WHOLE]
         yield from observations(case, store, context.instance, known, asked)
         seen = seen_by_now(case, context.instance, known)  # before the ledgers are read: what comes in between is news
-        inputs, held_back = expected_inputs(case, store, known, asked)
+        inputs, held_back = expected_inputs(case, store, replace(known, repeats=None), asked)  # what repeats, the step itself finds
         provenance = provenance_tags(case, store, known, list(inputs), seen)
         days = Days(case=case, store=store, tables=store.tables(case), inputs=inputs, context=context)
         for part in days.parts(bound):

@@ -106,6 +106,29 @@ def record_gate_decision(store: Store, case: UseCase, report: Report, *, decided
     )
 
 
+def record_refusal(store: Store, case: UseCase, week: Day, reason: str, *, inputs: str, decided_at: str) -> Decision:
+    """Records that a week could not be judged, and why: it has no candidate, and what was live stays.
+
+    Args:
+        inputs: hash of what the week was to be decided from.
+        decided_at: UTC, ISO 8601.
+    """
+    champion = champion_before(case, store, week)
+    return store.models.decisions.record(
+        case.name,
+        kind="refused",
+        effective=week,
+        version=champion,
+        candidate=None,
+        champion_before=champion,
+        reason=f"No candidate: {reason}. {champion or 'No model'} stays in force.",
+        decided_by=GATE,
+        decided_at=decided_at,
+        evidence=json.dumps({"case": case.name, "week": week, "reason": reason, "inputs": inputs}, sort_keys=True, indent=1),
+        basis=fingerprint(reason),
+    )
+
+
 def decide(
     case: UseCase,
     store: Store,

@@ -22,6 +22,7 @@ from ml_assets.orchestration import (
 )
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
+from ml_assets.stages.declarations import require_computable
 from ml_assets.use_case import UseCase
 
 
@@ -53,7 +54,13 @@ def pipeline(case: UseCase) -> Iterator[dg.AssetsDefinition]:
 def build_defs(
     cases: Sequence[UseCase], *, store: Store | None = None, loggers: Mapping[str, dg.LoggerDefinition] | None = None
 ) -> dg.Definitions:
-    """Definitions for these use cases, everything under one store."""
+    """Definitions for these use cases, everything under one store.
+
+    Raises:
+        ValueError: a case declares what cannot be computed.
+    """
+    for case in cases:
+        require_computable(case)
     kept = store or Store()
     told = settings()
     seconds = {case.name: interval_seconds(told, read_clock(kept.local, case.name)) for case in cases}

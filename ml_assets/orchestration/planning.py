@@ -9,7 +9,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 import ml_assets
+from ml_assets.orchestration.repeats import Repeats, repeats_of, with_repeats
 from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.stages import (
@@ -35,6 +36,7 @@ from ml_assets.stages import (
     promise,
     quality,
     reference,
+    respelling,
     score,
     shadow,
     skew,
@@ -42,7 +44,7 @@ from ml_assets.stages import (
 )
 from ml_assets.stages.evaluate import Report
 from ml_assets.storage.tables import Entry, content_hashes, fingerprint
-from ml_assets.use_case import WHOLE, Day, Reported, UseCase, shift
+from ml_assets.use_case import WHOLE, Day, Reported, Table, UseCase, shift
 
 LONGEST_WEEK = 7
 _PACKAGE = Path(inspect.getsourcefile(ml_assets) or "").parent
@@ -92,6 +94,8 @@ class Recipe:
     """Whether nothing is wrong with a day that lacks an input, nor to be said about it: it waits for it."""
     on_demand: bool = False
     """Whether it is made when somebody asks for it, and not by `run`."""
+    repeats: Callable[[Store], Repeats] | None = None
+    """What earlier days of the table itself decide about a day, where a key is one row over all days."""
 
 
 def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> tuple[dict[Day, str], dict[Day, NotMade]]:
@@ -107,7 +111,7 @@ def expected_inputs(case: UseCase, store: Store, recipe: Recipe, days: Sequence[
         else:
             contents = [[_content(ledgers[each.table], key) for key in each.days(day)] for each in recipe.inputs if each.hashed]
             made_from[day] = fingerprint(recipe.code, also[day], contents)
-    return made_from, held_back
+    return with_repeats(made_from, recipe.repeats(store)) if recipe.repeats else made_from, held_back
 
 
 def stale_days(case: UseCase, store: Store, recipe: Recipe, days: Sequence[Day]) -> list[Day]:
@@ -149,16 +153,22 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
     for table in case.tables:
         delivered, columns = (
             fingerprint(table.delivered),
-            fingerprint(table.columns, table.key, table.expectations, table.max_rejected_share),
+            fingerprint(table.columns, table.key, table.expectations, table.max_rejected_share, *_rows_of(table)),
         )
         code = code_of(ingest, quality, table.source) + delivered
         versions = _source_versions(case, table.name)
         extracted, named = tuple(_extracted(case, table.name)), f"delivered_{table.name}"
         found.append(Recipe(table=table.raw_name, inputs=extracted, code=code, also=versions, also_named=named))
-        raw = Input(table=table.raw_name, whole=not table.daily)
-        found.append(Recipe(table=table.name, inputs=(raw,), code=code_of(clean, quality, table.derive) + delivered + columns))
+        ahead = table.corrections.within_days if table.corrections else 0
+        raw = Input(table=table.raw_name, whole=not table.daily, ahead=ahead)
+        cleaning = code_of(clean, quality, respelling, table.derive) + delivered + columns
+        repeats = partial(_repeats_in, case, table) if table.unique == "ever" else None
+        found.append(Recipe(table=table.name, inputs=(raw,), code=cleaning, repeats=repeats))
     settling, code = Input(table=case.events, back=case.settled_days), code_of(labels, quality) + fingerprint(case.label)
-    if isinstance(case.label, Reported):
+    if case.label_table != case.events and not isinstance(case.label, Reported):
+        known = Input(table=case.label_table, back=case.settled_days)
+        found.append(Recipe(table="labels", inputs=(settling, known), code=code))
+    elif isinstance(case.label, Reported):
         told = Input(table=case.label.table, back=case.settled_days, hashed=False)
         decides = _deciding_reports(case, case.label)
         found.append(Recipe(table="labels", inputs=(settling, told), code=code, also=decides, also_named="deciding_reports"))
@@ -208,6 +218,19 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
         )
     found += _online_recipes(case, dimensions)
     return {recipe.table: recipe for recipe in found}
+
+
+def _rows_of(table: Table) -> tuple[object, ...]:
+    """What else decides which rows stay; nothing where all is as it was before there was a choice."""
+    return (
+        ()
+        if table.time is None and table.unique == "day" and table.corrections is None
+        else (table.time, table.late_days, table.unique, table.corrections)
+    )
+
+
+def _repeats_in(case: UseCase, table: Table, store: Store) -> Repeats:
+    return repeats_of(case, store, table)
 
 
 def _watching_recipes(case: UseCase) -> Iterator[Recipe]:
@@ -352,10 +375,12 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         known = labels.latest_known(reported)
         contents = content_hashes(known.drop(columns="day").assign(day=known["event_day"]).sort_values("event_id"), scored)
         news = {day: _known_positives(case, reported, day) for day in scored}
+        # A label that is not known by then is not expected any more: the day is judged by the others.
+        over = shift(max(tables.ledger("labels")), -case.label_lookback_days)
         return {
             day: fingerprint(contents[day][1], news[day])
             for day, entry in scored.items()
-            if day in live and contents[day][0] >= entry.rows
+            if day in live and (contents[day][0] >= entry.rows or (contents[day][0] and day <= over))
         }
 
     return settled

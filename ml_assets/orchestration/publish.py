@@ -17,6 +17,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+from ml_assets.escape import markdown, plain
 from ml_assets.orchestration.planning import NotMade
 from ml_assets.stages.quality import Verdict
 from ml_assets.storage.tables import Entry, Tables, fingerprint
@@ -144,7 +145,7 @@ def table_schema(columns: Sequence[Column]) -> dg.TableSchema:
             dg.TableColumn(
                 name=column.name,
                 type=column.dtype.value,
-                description=" ".join(part for part in (column.description, column.unit and f"[{column.unit}]") if part),
+                description=" ".join(part for part in (column.description, column.unit and f"[{markdown(column.unit)}]") if part),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in columns
@@ -189,9 +190,13 @@ def _evaluations(
 
 
 def evaluation(
-    spec: dg.AssetCheckSpec, partition: Day | None, targets: Mapping[Day | None, Target], **findings: Any
+    spec: dg.AssetCheckSpec, partition: Day | None, targets: Mapping[Day | None, Target], *, description: str, **findings: Any
 ) -> dg.AssetCheckEvaluation:
-    """The result of a check for one partition, about its latest materialisation."""
+    """The result of a check for one partition, about its latest materialisation.
+
+    Args:
+        description: plain text; the web interface takes a description for Markdown, so that it is escaped here (`described` reads it).
+    """
     return dg.AssetCheckEvaluation(
         asset_key=spec.asset_key,
         check_name=spec.name,
@@ -199,8 +204,14 @@ def evaluation(
         target_materialization_data=targets.get(partition),
         # True would fail the step, and with it every good day downstream. What blocks is that the day is not published.
         blocking=False,
+        description=markdown(description),
         **findings,
     )
+
+
+def described(check: dg.AssetCheckEvaluation) -> str:
+    """The description of a result of `evaluation`, as plain text."""
+    return plain(check.description or "")
 
 
 def _shown(verdict: Verdict) -> str:

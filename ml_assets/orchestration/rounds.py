@@ -17,8 +17,8 @@ from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import Recipe, expected_inputs, not_made_from, recipes, stale_days
 from ml_assets.orchestration.sensors import CASE_TAG, RANGE
 from ml_assets.orchestration.store import Store
-from ml_assets.orchestration.weekly import GATE
-from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, go_lives, possible_weeks, stale_weeks
+from ml_assets.orchestration.weekly import GATE, WeeksFailedError
+from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, go_lives, possible_weeks, refusals, stale_weeks
 from ml_assets.use_case import WHOLE, Day, Table, UseCase
 
 AFTER_DEPLOYMENT = (
@@ -113,7 +113,11 @@ class Runner:
 
 
 def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
-    """Everything stale, from source to live performance, up to a last day (by default the last of the case)."""
+    """Everything stale, from source to live performance, up to a last day (by default the last of the case).
+
+    Raises:
+        WeeksFailedError: weeks ended in an error; all else was made.
+    """
     case = runner.case
     days = [day for day in case_days(case).get_partition_keys() if last is None or day <= last]
     weeks = go_lives(case, runner.store, [week for week in case_weeks(case).get_partition_keys() if week <= days[-1]])
@@ -132,14 +136,21 @@ def bring_up_to_date(runner: Runner, *, last: Day | None = None) -> None:
     for reason in missing:
         runner.say(f"no candidate for {reason}")
     told = set.intersection(*(_told(runner, name) for name in (CANDIDATE, REPORT)))
+    told |= {case.week_of(week) for week in refusals(case, runner.store)}  # nothing is materialised where nothing can be judged
     stale = stale_weeks(case, runner.store, possible) or [week for week in possible if case.week_of(week) not in told]
+    failed: list[WeeksFailedError] = []
     for first, last in contiguous(sorted({case.week_of(week) for week in stale}), step=7):
-        runner.run(WEEKLY, first, last, title="models")
+        try:
+            runner.run(WEEKLY, first, last, title="models")
+        except WeeksFailedError as error:  # the other weeks are decided, and their days are scored before this ends in the error
+            failed.append(error)
     if weeks:
         for names in AFTER_DEPLOYMENT:
             _settle(runner, [known[name] for name in names if name in known], [day for day in days if day >= weeks[0]])
     if pages := [page.name for page in pages_of(case).values() if page.is_stale(case, runner.store)]:
         runner.run(pages, WHOLE, WHOLE, title="pages")
+    if failed:
+        raise WeeksFailedError("; ".join(map(str, failed)))
 
 
 def _without_its_rejected(runner: Runner, table: Table) -> bool:

@@ -14,6 +14,7 @@ from ml_assets.notices import Notice, Severity, run_link
 from ml_assets.orchestration.conditions import pages_of
 from ml_assets.orchestration.partitions import case_days, case_weeks, contiguous, daily_tables_of
 from ml_assets.orchestration.planning import recipes
+from ml_assets.orchestration.publish import described
 from ml_assets.orchestration.weekly import GATE
 from ml_assets.orchestration.weeks import DEPLOYED, WEEKLY
 from ml_assets.settings import settings
@@ -132,7 +133,7 @@ class _Run:
                     "check": check.check_name,
                     "partition": check.partition,
                     "severity": check.severity.value,
-                    "description": check.description or "",
+                    "description": described(check),
                     "published": self._is_published(check),
                 }
                 for check in found.told[:_MOST_CHECKS]
@@ -164,7 +165,7 @@ class _Run:
                 yield f"{'published all the same' if self._is_published(check) else 'not published'}: {self._told(check)}"
         tables: dict[tuple[str, str | None], list[str]] = defaultdict(list)
         for check in derived:
-            tables[(check.description or "").removeprefix(_NOT_MADE), check.partition].append(self._name(check.asset_key))
+            tables[described(check).removeprefix(_NOT_MADE), check.partition].append(self._name(check.asset_key))
         partitions: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
         for (reason, partition), names in tables.items():
             partitions[reason, tuple(dict.fromkeys(names))] += [partition] if partition else []
@@ -173,13 +174,13 @@ class _Run:
         for check in found.warned:
             yield f"warning: {self._told(check)}"
         for check in found.refused:
-            yield f"refused: the candidate of {check.partition} does not go live: {check.description}"
+            yield f"refused: the candidate of {check.partition} does not go live: {described(check)}"
         for week, version in found.live:
             yield f"promoted: model {version} goes live on {week}"
 
     def _told(self, check: dg.AssetCheckEvaluation) -> str:
         what = " ".join(filter(None, [self._name(check.asset_key), check.partition]))
-        return f"{what}: {check.check_name}: {check.description or 'failed'}"
+        return f"{what}: {check.check_name}: {described(check) or 'failed'}"
 
     @property
     def _commands(self) -> str:
@@ -314,7 +315,7 @@ def _position(case: UseCase, key: dg.AssetKey) -> tuple[str, int, str]:
 
 
 def _is_derived(check: dg.AssetCheckEvaluation) -> bool:
-    return (check.description or "").startswith(_NOT_MADE)
+    return described(check).startswith(_NOT_MADE)
 
 
 def _version(made: dg.AssetMaterialization) -> str:

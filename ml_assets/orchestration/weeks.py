@@ -14,6 +14,7 @@ from ml_assets.orchestration.planning import code_of
 from ml_assets.orchestration.store import Store
 from ml_assets.stages import evaluate, labels, package, reference, train
 from ml_assets.stages.evaluate import Report
+from ml_assets.stages.sufficiency import CannotJudgeError, require_both_classes
 from ml_assets.storage.tables import Entry, fingerprint
 from ml_assets.use_case import Day, Reported, UseCase, day_range, shift
 
@@ -22,7 +23,7 @@ WEEKLY = (CANDIDATE, REPORT, DEPLOYED)
 LIBRARIES = tuple((name, version(name)) for name in package.LIBRARIES)
 
 
-class TooFewDaysError(ValueError):
+class TooFewDaysError(CannotJudgeError):
     """Too little is published to train or judge a candidate; the message says how much there is."""
 
 
@@ -56,6 +57,8 @@ class WeekPlan:
         return {table: {day: entry.version for day, entry in days.items()} for table, days in self.published.items()}
 
 
+REFUSED, FAILED = "refused", "failed"
+"""In a note of a week without a version: why there can be none, or the error in which it ended."""
 RETRAINING = "retraining"
 """Kind of note: a model that goes live on a day of its own, and why."""
 
@@ -103,8 +106,8 @@ def _latest(case: UseCase, days: list[Day]) -> list[Day]:
     return days[-case.split.training_days :] if case.split.training_days else days
 
 
-def evaluation_inputs(case: UseCase, planned: WeekPlan, *, candidate: str, champion: str | None) -> str:
-    """Hash of everything that a decision is made from."""
+def evaluation_inputs(case: UseCase, planned: WeekPlan, *, candidate: str | None, champion: str | None) -> str:
+    """Hash of everything that a decision is made from; `candidate` is None where there is none to judge."""
     code = code_of(evaluate, labels) + fingerprint(case.gate, case.training.seed, case.investigation)
     return fingerprint(code, candidate, champion, planned.holdout_begins, planned.contents)
 
@@ -121,13 +124,23 @@ def _is_fresh(case: UseCase, store: Store, week: Day) -> bool:
     planned = plan(case, store, week)
     candidate, note = (store.models.noted(case.name, kind, week) for kind in (CANDIDATE, REPORT))
     text = store.models.report(case.name, week)
-    if candidate is None or note is None or text is None or candidate["inputs"] != planned.inputs:
+    if candidate is None or note is None or FAILED in candidate or FAILED in note or candidate["inputs"] != planned.inputs:
         return False
     champion = champion_before(case, store, week)
     if note["inputs"] != evaluation_inputs(case, planned, candidate=candidate["version"], champion=champion):
         return False
+    if REFUSED in note:
+        return text is None and week not in store.models.deployments(case.name)
+    if text is None:
+        return False
     decision = Report.from_json(text).decision
     return store.models.deployments(case.name).get(week) == (decision.champion_after if decision.promoted else None)
+
+
+def refusals(case: UseCase, store: Store) -> dict[Day, str]:
+    """The weeks that could not be judged, by the day on which their model would have gone live, with the reason."""
+    notes = {week: store.models.noted(case.name, REPORT, week) for week in store.models.days_noted(case.name, REPORT)}
+    return {week: note[REFUSED] for week, note in notes.items() if note and REFUSED in note}
 
 
 def possible_weeks(case: UseCase, store: Store, weeks: Sequence[Day]) -> tuple[list[Day], list[str]]:
@@ -156,6 +169,29 @@ class MatureEvents:
     def rows(self, days: Sequence[Day], *, before: Day) -> pd.DataFrame:
         """Events of these days whose label became known before a day, with the column `label`."""
         return labels.labelled(self.events(days), self._known(before))
+
+    def to_train(self, planned: WeekPlan) -> pd.DataFrame:
+        """The rows that a candidate is trained on.
+
+        Raises:
+            CannotJudgeError: no events, no known labels, or one class.
+        """
+        return self._of_both_classes(
+            self.rows(planned.training, before=planned.holdout_begins), planned.training, "training days", planned.holdout_begins
+        )
+
+    def holdout(self, planned: WeekPlan) -> pd.DataFrame:
+        """The rows that judge a candidate: those of `to_judge`.
+
+        Raises:
+            CannotJudgeError: no events, no known labels, or one class.
+        """
+        return self._of_both_classes(self.to_judge(planned.holdout, before=planned.week), planned.holdout, "holdout", planned.week)
+
+    def _of_both_classes(self, rows: pd.DataFrame, days: Sequence[Day], purpose: str, before: Day) -> pd.DataFrame:
+        events = int(self._features["day"].between(min(days), max(days)).sum())
+        require_both_classes(rows["label"], days, events=events, purpose=purpose, known_before=before)
+        return rows
 
     def to_judge(self, days: Sequence[Day], *, before: Day) -> pd.DataFrame:
         """The same, without the events that are no news, with the entity that is looked into and the kinds of positives."""

@@ -118,7 +118,7 @@ class App:
         self._add("/openapi.json", "GET", self._openapi, None, "")
         page = files("ml_assets.serving").joinpath("page.html").read_bytes()
         cases = [{"name": scorer.case.name, "title": scorer.case.title} for scorer in self.scorers.values()]
-        page = page.replace(b"/*CASES*/[]", encode(cases))
+        page = page.replace(b"/*CASES*/[]", encode(cases).replace(b"<", rb"\u003c"))  # a title could end the script
         for path, content, kind in (
             ("/", page, b"text/html; charset=utf-8"),
             ("/docs", docs_page(), b"text/html; charset=utf-8"),

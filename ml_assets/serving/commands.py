@@ -8,10 +8,10 @@ from typing import Annotated, Never
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ml_assets.escape import terminal
 from ml_assets.serving.keys import SCOPES, create_key, list_keys, revoke_key
 from ml_assets.settings import settings
 from ml_assets.storage.models import ModelStore
@@ -116,7 +116,7 @@ def replay(
         + "".join(f"; {count:,} rows of {table} cannot be taken in" for table, count in rejected.items() if count)
     )
     for text, count in sorted(traffic.refused.items(), key=lambda item: -item[1]):
-        out.print(f"[red]✗[/] {count:,} times {escape(text)}")
+        out.print(f"[red]✗[/] {count:,} times {terminal(text)}")
     if traffic.refused:
         raise typer.Exit(1)
 
@@ -138,7 +138,7 @@ def show() -> None:
     """Who has a key, for what, since when."""
     table = Table("name", "scopes", "created", box=None, header_style="bold")
     for key in list_keys(_keys_file()):
-        table.add_row(escape(key["name"]), ", ".join(key["scopes"]), key["created"])
+        table.add_row(terminal(key["name"]), ", ".join(key["scopes"]), key["created"])
     out.print(table if table.row_count else "no keys: on this machine everyone is let in")
 
 
@@ -182,5 +182,5 @@ def _without_password(address: str) -> str:
 
 
 def _fail(message: str) -> Never:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/] {escape(message)}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/] {terminal(message)}")
     raise typer.Exit(1)

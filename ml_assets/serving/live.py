@@ -1,12 +1,13 @@
 """The model in force, as a scorer holds it: loaded whole, tried on its own test events, swapped for the next one between two batches."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from ml_assets.sources.json_lines import NO_FIELD
 from ml_assets.stages.model import Model
 from ml_assets.stages.package import model_in, served_by, wrong_answers
 from ml_assets.storage.models import ModelStore
@@ -77,9 +78,27 @@ def _given(inputs: Sequence[str], texts: frozenset[str]) -> Callable[[bytes], Se
     # Structs of values alone are no garbage in a cycle.
     fields = {f"f{number}": name for number, name in enumerate(inputs)}
     types = [(field, str | None if name in texts else float | None) for field, name in fields.items()]
+    if any(map(NO_FIELD.search, inputs)):
+        return _given_by_name(fields, types)
     features = msgspec.defstruct("Features", types, rename=fields, forbid_unknown_fields=True, gc=False)
     decode = msgspec.json.Decoder(msgspec.defstruct("Given", [("features", features)], forbid_unknown_fields=True, gc=False)).decode
     return lambda body: msgspec.structs.astuple(decode(body).features)  # type: ignore[attr-defined]
+
+
+def _given_by_name(fields: Mapping[str, str], types: Sequence[tuple[str, Any]]) -> Callable[[bytes], Sequence[Any]]:
+    """The same where a name can be none of a struct: slower, since a dictionary stands between."""
+    place = {name: field for field, name in fields.items()}
+    features = msgspec.defstruct("Features", types, gc=False)
+    members = msgspec.defstruct("Given", [("features", dict[str, Any])], forbid_unknown_fields=True, gc=False)
+    decode = msgspec.json.Decoder(members).decode
+
+    def given(body: bytes) -> Sequence[Any]:
+        values = decode(body).features  # type: ignore[attr-defined]
+        if unknown := values.keys() - place.keys():
+            raise msgspec.ValidationError(f"{min(unknown)!r} is no feature")
+        return msgspec.structs.astuple(msgspec.convert({place[name]: value for name, value in values.items()}, features))
+
+    return given
 
 
 def load(case: UseCase, models: ModelStore, current: dict[str, Any]) -> Live:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ml_assets.escape import markdown
 from ml_assets.serving.http import MOST_BYTES
 from ml_assets.serving.scorer import Scorer
 from ml_assets.stages.clean import PATTERNS
@@ -128,7 +129,8 @@ def _field(column: Column) -> Json:
     optional = column.nullable or column.fill is not None
     nullable = {"nullable": True} if optional else {}
     if column.dtype is DType.TIMESTAMP:
-        field: Json = {"type": "string", "format": "date-time", **nullable}
+        forms: list[Json] = [{"type": "string", "format": form} for form in ("date-time", *(("date",) if column.dates else ()))]
+        field: Json = {**(forms[0] if len(forms) == 1 else {"anyOf": forms}), **nullable}
     elif column.allowed and column.impossible != "blank":
         field = {"type": "string", "enum": [*column.allowed, *([None] if optional else [])], **nullable}
     elif column.dtype is DType.STRING:
@@ -153,7 +155,7 @@ def _bounds(column: Column) -> Json:
 
 
 def _description(column: Column) -> str:
-    return " ".join(part for part in (column.description, column.unit and f"[{column.unit}]") if part)
+    return " ".join(part for part in (column.description, column.unit and f"[{markdown(column.unit)}]") if part)
 
 
 def _example_time(scorer: Scorer) -> datetime:

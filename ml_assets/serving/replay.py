@@ -14,11 +14,11 @@ import pandas as pd
 import urllib3
 
 from ml_assets.sources.files import delivered_as
+from ml_assets.stages.availability import microseconds
 from ml_assets.stages.clean import clean
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.kept import kept_of
-from ml_assets.stages.questions import microseconds
-from ml_assets.use_case import Day, Label, Reported, Table, UseCase
+from ml_assets.use_case import Day, Label, Table, UseCase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ def calls_of(case: UseCase, days: Sequence[Day], settings: dict[str, str]) -> tu
         if batch.problems:
             raise ValueError("; ".join(batch.problems.values()))
         raw = ingested(batch, table, days)
-        cleaned = clean(raw, table)
+        cleaned = clean(raw, table, timezone=case.timezone)
         rejected[table.name] = len(cleaned.rejected)
         found += _calls(case, table, raw, cleaned.rows)
     return sorted(found, key=lambda call: (call.at, *call.order)), rejected
@@ -95,8 +95,8 @@ def _calls(case: UseCase, table: Table, raw: pd.DataFrame, rows: pd.DataFrame) -
 
 def _path(case: UseCase, table: Table) -> str | None:
     """Where rows of a table are observed; None for events whose truth is reported elsewhere: they are only scored."""
-    if isinstance(case.label, Reported):
-        return {case.label.table: "labels", case.events: None}.get(table.name, f"events/{table.name}")
+    if case.label_table != case.events:
+        return {case.label_table: "labels", case.events: None}.get(table.name, f"events/{table.name}")
     return "labels" if table.name == case.events else f"events/{table.name}"
 
 
@@ -104,7 +104,7 @@ def _first_known(case: UseCase, table: Table, rows: pd.DataFrame) -> Iterator[in
     """When the first of what is kept of a row becomes known beyond the event itself."""
     kept = kept_of(case).get(table.name)
     times = list(kept.times) if kept else []
-    if isinstance(case.label, Label) and table.name == case.events:
+    if isinstance(case.label, Label) and table.name == case.label_table:
         times.append(case.label.known_at)
     if not times:
         return iter([None] * len(rows))

@@ -34,7 +34,7 @@ from ml_assets.stages.online_state import (
 )
 from ml_assets.storage.online import Answer, Fact, OnlineStore, StoreDownError
 from ml_assets.storage.predictions import LogWriter
-from ml_assets.use_case import DType, Reported, UseCase
+from ml_assets.use_case import DType, UseCase
 
 log = logging.getLogger("ml_assets.serving")
 
@@ -99,7 +99,7 @@ class Scorer:
     def __post_init__(self) -> None:
         self.features = OnlineFeatures(self.case)
         self.intakes = {table.name: RowIntake(table) for table in self.case.tables if table.intake}
-        self.label_table = self.case.label.table if isinstance(self.case.label, Reported) else self.case.events
+        self.label_table = self.case.label_table
         self._numeric = [column.name for column in self.case.features.columns if column.dtype is not DType.STRING]
         self._encode = msgspec.json.Encoder().encode
         self._waiting: list[tuple[Asked, Callable[[bytes | Exception], None]]] = []
@@ -168,7 +168,8 @@ class Scorer:
         facts = []
         for taken in rows:
             try:
-                id, record, until = kept.id(taken.row), kept.record(taken.row), kept.last_known(taken.row)
+                row = kept.counted(taken.row, taken.day)
+                id, record, until = kept.id(row), kept.record(row), kept.last_known(row)
             except ValueError as error:
                 raise InvalidRowError([Problem(field="id", value=None, rule=str(error))]) from error
             facts += [Fact(key, id, until, record) for key in kept.keys(taken.row)]
@@ -253,7 +254,7 @@ class Scorer:
     def _answer(self, live: Live, asked: Sequence[Asked]) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """What these events are answered, and what another process answered to some of them a moment before, which counts."""
         kept = self._kept
-        events = [kept.known(each.taken.row, each.at) if kept else each.taken.row for each in asked]
+        events = [kept.known(kept.counted(each.taken.row, each.taken.day), each.at) if kept else each.taken.row for each in asked]
         keys = [self.features.keys(event) for event in events]
         own: list[Fact] = []
         if kept:

@@ -4,9 +4,10 @@ Belongs here: arithmetic on arrays, and what a clock time means. Does not: where
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from datetime import timezone as fixed
 from decimal import Decimal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,12 @@ from ml_assets.sources.iso import CLOCK, DATE, INSTANT, as_most_write
 _IS = pa.types
 _NUMBERS = (_IS.is_integer, _IS.is_floating, _IS.is_decimal, _IS.is_boolean, _IS.is_null)
 _OTHERS = (_IS.is_string, _IS.is_date, _IS.is_time, _IS.is_binary, _IS.is_large_binary, _IS.is_fixed_size_binary)
+_DAY = timedelta(days=1)
+_LAST_MOMENT = _DAY - timedelta(microseconds=1)
+_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+Dates = Literal["start", "end"]
+"""Which instant of its day a date without a time of day is delivered as."""
 _CLOCK_TIME = f"^{DATE}({CLOCK})?$"
 _HYPHENS = (8, 13, 18, 23)
 """Where the text of a UUID has them."""
@@ -69,40 +76,75 @@ def _without_exponents(text: pa.Array) -> pa.Array:
     return pa.array([each and format(Decimal(each), "f") for each in text.to_pylist()], pa.string())
 
 
-def time_text(values: pa.Array, timezone: str, delay: timedelta) -> pa.Array:
+def time_text(values: pa.Array, timezone: str, delay: timedelta, dates: Dates | None = None) -> pa.Array:
     """The times so much later, in ISO 8601 with an offset; without an offset where a clock never or twice shows such a time.
 
     Text that has an offset stays as it is when there is no delay; text that is no time, in any case.
 
     Args:
         values: timestamps, dates or text; those without an offset are of the clocks of `timezone`.
+        dates: which instant of its day a date without a time of day is, midnights included. None: it stays a date, for the contract of its
+            column to say; but with a delay that is no whole days it counts from its end, since no earlier instant is certain.
 
     Raises:
         ValueError: the values are of another type.
     """
-    if _IS.is_string(values.type) and not delay and _all_in_utc(values) is not None:
+    if _IS.is_string(values.type) and not delay and dates != "end" and _all_in_utc(values) is not None:
         return values
-    moments = _moments(values, timezone, delay)
+    moments = _moments(values, timezone, delay, dates)
     in_utc = moments.instant.dt.tz_localize(None)
     shown = in_utc.where(moments.placed, moments.clock)
     offsets = _offsets(shown - in_utc)
-    if not _IS.is_string(values.type):
-        return pc.binary_join_element_wise(_iso(shown), offsets, "")
-    told = _iso(shown) if delay else _iso_clock(values)
-    stays = shown.isna() if delay else moments.placed | shown.isna()
-    return pc.if_else(pa.array(stays), values, pc.binary_join_element_wise(told, offsets, ""))
+    text = pc.binary_join_element_wise(_iso(shown), offsets, "")
+    if _IS.is_string(values.type):
+        stays = pa.array(shown.isna() if delay else (moments.placed & ~moments.dated) | shown.isna())
+        told = text if delay else pc.if_else(pa.array(moments.dated), text, _with_offset(values, offsets))
+        text = pc.if_else(stays, values, told)
+    elif text.null_count > values.null_count:  # of a year that Python does not have
+        text = pc.coalesce(text, pc.cast(values, pa.string()))
+    return pc.if_else(pa.array(moments.bare), _day_text(moments.clock), text) if moments.bare.any() else text
 
 
-def days_of(values: pa.Array, timezone: str, delay: timedelta) -> pa.Array:
-    """The day, as text, that the clocks of `timezone` show at the times so much later; null without a time.
+def days_of(values: pa.Array, timezone: str, delay: timedelta, dates: Dates | None = None) -> pa.Array:
+    """The day, as text, that the clocks of `timezone` show at the times so much later, as `time_text` has them; null without a time.
 
     Raises:
         ValueError: the values are neither timestamps, dates nor text.
     """
-    days = pc.cast(pa.array(_moments(values, timezone, delay).clock), pa.date32())
-    # A delay can carry a time out of the years that a date can have.
-    known = pc.and_(pc.greater_equal(days, date.min), pc.less_equal(days, date.max))
-    return pc.cast(pc.if_else(known, days, None), pa.string())
+    return _day_text(_moments(values, timezone, delay, dates).clock)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DateShare:
+    """How many of some times have no time of day."""
+
+    times: int
+    """All that can be read."""
+    dates: int
+    """Written as a date, which is certain."""
+    midnights: int
+    """Written as a time that clocks show as midnight: of a spreadsheet, each may be a date."""
+
+    @property
+    def any(self) -> bool:
+        """Whether some of them are dates."""
+        return self.dates > 0 or self.only_midnights
+
+    @property
+    def only_midnights(self) -> bool:
+        """Whether none has a time of day, though all are written as if they had."""
+        return self.dates == 0 and self.times > 1 and self.midnights == self.times
+
+
+def dates_among(values: pa.Array, timezone: str) -> DateShare:
+    """How many of these times have no time of day.
+
+    Raises:
+        ValueError: the values are neither timestamps, dates nor text.
+    """
+    moments = _moments(values, timezone, timedelta(0), None)
+    dates, midnight = moments.dated, moments.clock == moments.clock.dt.floor("D")
+    return DateShare(times=int(moments.clock.notna().sum()), dates=int(dates.sum()), midnights=int((midnight & ~dates).sum()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,16 +157,45 @@ class _Moments:
     """What the clocks of the time zone show."""
     placed: pd.Series
     """Whether the value itself says which instant it is."""
+    dated: pd.Series
+    """Whether the value is a date without a time of day, or counts as one."""
+    bare: pd.Series
+    """Whether it stays a date."""
 
 
-def _moments(values: pa.Array, timezone: str, delay: timedelta) -> _Moments:
-    given, shown = _given(values)
+def _moments(values: pa.Array, timezone: str, delay: timedelta, dates: Dates | None) -> _Moments:
+    given, shown, dated = _given(values)
+    if dates is not None or dated.any():
+        given, shown = (each if each.dt.unit == "ns" else each.dt.as_unit("us") for each in (given, shown))
+    placed = given.notna()
+    if dates == "end" and placed.any():
+        there = _within(given, timezone).dt.tz_convert(timezone).dt.tz_localize(None)
+        midnight = there == there.dt.floor("D")
+        shown, given, dated = shown.where(~midnight, there), given.where(~midnight), dated | midnight
+    if dates == "end":
+        dated = dated | (shown == shown.dt.floor("D"))
+    bare = dated & (dates is None and not delay % _DAY)
     instant = given + delay
     if shown.notna().any():
-        localized = _within(shown, timezone).dt.tz_localize(timezone, ambiguous="NaT", nonexistent="NaT")
-        instant = given.fillna(localized.dt.tz_convert("UTC")) + delay
+        clock_times = _within(shown.where(~dated), timezone)
+        localized = clock_times.dt.tz_localize(timezone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
+        if dated.any():
+            last = dates != "start"
+            localized = localized.fillna(_of_dates(shown.where(dated & ~bare), timezone, last=last))
+            shown = shown.where(~(dated & ~bare), shown + _LAST_MOMENT if last else shown)
+        instant = given.fillna(localized) + delay
     clock = _within(instant, timezone).dt.tz_convert(timezone).dt.tz_localize(None).fillna(shown + delay)
-    return _Moments(instant=instant, clock=clock, placed=given.notna())
+    if (beyond := clock.isna() & instant.notna()).any():  # of a year that has no clocks: its day is one in any case
+        clock = clock.where(~beyond, instant.dt.tz_localize(None))
+    return _Moments(instant=instant, clock=clock, placed=placed, dated=dated, bare=bare)
+
+
+def _of_dates(days: pd.Series, timezone: str, *, last: bool) -> pd.Series:
+    """The first or the last instant of days: one without a midnight begins when clocks are changed, one with two at the first."""
+    begins = _within(days + _DAY if last else days, timezone)
+    first = np.ones(len(begins), dtype=np.bool_)
+    instants: pd.Series = begins.dt.tz_localize(timezone, ambiguous=first, nonexistent="shift_forward").dt.tz_convert("UTC")
+    return instants - (_DAY - _LAST_MOMENT if last else timedelta(0))
 
 
 def _within(times: pd.Series, timezone: str) -> pd.Series:
@@ -132,29 +203,47 @@ def _within(times: pd.Series, timezone: str) -> pd.Series:
     return times if timezone == "UTC" else times.where((times.dt.year > date.min.year) & (times.dt.year < date.max.year))
 
 
-def _given(values: pa.Array) -> tuple[pd.Series, pd.Series]:
-    """Instants in UTC of the values that say which they are, and clock times of the others."""
+def _given(values: pa.Array) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Instants in UTC of the values that say which they are, clock times of the others, and which of these are dates."""
     if _IS.is_string(values.type):
         if (in_utc := _all_in_utc(values)) is not None:
             instants: pd.Series = in_utc.to_pandas()
-            return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]")
+            return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]"), _none_of(instants)
         # One time with nanoseconds would have all of them parsed as such, which range from 1677 to 2262 only.
         text = pc.replace_substring_regex(values, r"([.,][0-9]{6})[0-9]+", r"\1")
         instants = _parsed(text, INSTANT)
         if instants.notna().all():  # as most are, and to look for others takes as long again
-            return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]")
+            return instants, pd.Series(pd.NaT, index=instants.index, dtype="datetime64[us]"), _none_of(instants)
         clocks = _parsed(text, _CLOCK_TIME)
         if (instants.isna() & clocks.isna() & text.is_valid().to_pandas()).any():
             spelled = as_most_write(text)
             instants, clocks = _parsed(spelled, INSTANT), _parsed(spelled, _CLOCK_TIME)
-        return instants, clocks.dt.tz_localize(None)
-    if _IS.is_date(values.type):
+        dated = pc.fill_null(pc.equal(pc.utf8_length(text), 10), False).to_pandas()
+        return instants, clocks.dt.tz_localize(None), dated & clocks.notna()
+    if _IS.is_null(values.type):  # of a column without any value
+        values = pc.cast(values, pa.timestamp("us"))
+    if dated := _IS.is_date(values.type):
         values = pc.cast(values, pa.timestamp("ms"))
     if not _IS.is_timestamp(values.type):
         raise ValueError(f"is {values.type}, expected timestamps, dates or text")
-    times = pc.cast(values, pa.timestamp(values.type.unit, "UTC")).to_pandas()
+    times = _of_known_years(pc.cast(values, pa.timestamp(values.type.unit, "UTC"))).to_pandas()
     nothing = pd.Series(pd.NaT, index=times.index, dtype=times.dtype)
-    return (nothing, times.dt.tz_localize(None)) if values.type.tz is None else (times, nothing.dt.tz_localize(None))
+    of_dates = times.notna() if dated else _none_of(times)
+    if values.type.tz is None:
+        return nothing, times.dt.tz_localize(None), of_dates
+    return times, nothing.dt.tz_localize(None), of_dates
+
+
+def _of_known_years(times: pa.Array) -> pa.Array:
+    """Only times of the years that Python has: pandas cannot even add nothing to others."""
+    if times.type.unit not in ("s", "ms"):
+        return times
+    known = pc.and_(*(fits(times, pa.scalar(at, times.type)) for fits, at in ((pc.greater_equal, _FIRST), (pc.less_equal, _LAST))))
+    return times if pc.all(known).as_py() else pc.if_else(known, times, None)
+
+
+def _none_of(times: pd.Series) -> pd.Series:
+    return pd.Series(False, index=times.index)
 
 
 def _all_in_utc(text: pa.Array) -> pa.Array | None:
@@ -182,10 +271,16 @@ def _iso(times: pd.Series) -> pa.Array:
     return pc.replace_substring_regex(text, r"(\.[0-9]*[1-9])0*$|\.0+$", r"\1")
 
 
-def _iso_clock(text: pa.Array) -> pa.Array:
+def _with_offset(text: pa.Array, offsets: pa.Array) -> pa.Array:
     """The text itself, with all its digits, which may be more than pandas keeps."""
-    midnight = pc.binary_join_element_wise(text, "00:00:00", "T")
-    return pc.if_else(pc.equal(pc.utf8_length(text), 10), midnight, pc.replace_substring(text, " ", "T", max_replacements=1))
+    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T", max_replacements=1), offsets, "")
+
+
+def _day_text(clock: pd.Series) -> pa.Array:
+    days = pc.cast(pa.array(clock), pa.date32())
+    # A delay can carry a time out of the years that a date can have.
+    known = pc.and_(pc.greater_equal(days, date.min), pc.less_equal(days, date.max))
+    return pc.cast(pc.if_else(known, days, None), pa.string())
 
 
 def _offsets(ahead: pd.Series) -> pa.Array:

@@ -26,17 +26,27 @@ from ml_assets.sources.quotes import quote_fault
 from ml_assets.use_case import Batch, Day
 
 PROVENANCE = {"day": pa.string(), "source_file": pa.string(), "source_row": pa.int64(), "source_version": pa.string()}
+_OF_PROVENANCE = re.compile(rf"(delivered_)*({'|'.join(PROVENANCE)})")
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _BLOCK = 2**20
 
 
 def delivered_as(name: str) -> str:
-    """Where a delivered column stands in a batch: under its own name, unless provenance has it.
+    """Where a delivered column stands in a batch: under its own name, unless provenance has it, or another column by this rule.
 
-    >>> delivered_as("distance"), delivered_as("day")
-    ('distance', 'delivered_day')
+    >>> delivered_as("distance"), delivered_as("day"), delivered_as("delivered_day")
+    ('distance', 'delivered_day', 'delivered_delivered_day')
     """
-    return f"delivered_{name}" if name in PROVENANCE else name
+    return f"delivered_{name}" if _OF_PROVENANCE.fullmatch(name) else name
+
+
+def delivered_name(column: str) -> str:
+    """Inverse of `delivered_as`.
+
+    >>> delivered_name("distance"), delivered_name("delivered_day")
+    ('distance', 'day')
+    """
+    return column.removeprefix("delivered_") if _OF_PROVENANCE.fullmatch(column) else column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +92,11 @@ class PackagedCsv:
             return {}
 
     def read(self, days: Sequence[Day]) -> Batch:
-        """Rows of these days, in the order of the file.
+        """Rows of these days, in the order of the file. One whose day columns form no date is of the day of the row before it, or else of
+        the next one, for cleaning to reject.
 
         Raises:
-            ValueError: when the day columns of a row do not form a date, in whatever day.
+            ValueError: the file lacks a day column, or no row has a date.
         """
         try:
             path = self._path
@@ -113,11 +124,10 @@ class PackagedCsv:
         parts = delivered.select(list(self.day_columns)).to_pandas()
         texts: pd.Series = parts.iloc[:, 0].fillna("").str.cat([parts[name].fillna("") for name in self.day_columns[1:]], sep="-")
         days: pd.Series = texts.map({text: as_day(text) for text in texts.unique()}).astype("str")
-        if days.isna().any():
-            row = int(days.isna().to_numpy().argmax())
-            got = f"{'-'.join(self.day_columns)} is {texts.iloc[row]!r}"
-            raise ValueError(f"{self._label}, row {row + 1}: {got}, expected a date such as 2013-7-4")
-        return days
+        if len(days) and days.isna().all():
+            got = f"{'-'.join(self.day_columns)} is {texts.iloc[0]!r}"
+            raise ValueError(f"{self._label}: no row has a date, row 1: {got}, expected one such as 2013-7-4")
+        return days.ffill().bfill()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,6 +192,9 @@ def text_columns(content: bytes, dialect: Dialect = USUAL_DIALECT, limits: Limit
                 f"header: the first column is {names[0]!r}, expected one without a name: leave out {dialect.cure('index')}"
             )
         table = table.drop_columns(names[0])
+    # A column that has no name is called by its place: it is a column like others.
+    names = [name or f"unnamed {place}" for place, name in enumerate(names, 1)][int(dialect.index) :]
+    table = table.rename_columns(names)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"header: column {', '.join(twice)} appears more than once")
     if len(names) == 1 and (separator := other_separator(content, dialect.separator)):

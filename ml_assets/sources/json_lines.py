@@ -4,6 +4,7 @@ Belongs here: the form of objects, and what is said of a line that is none. Does
 `sources.landing`), or what their texts mean (`sources.canonical`).
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -15,6 +16,9 @@ from ml_assets.sources.canonical import REFUSED, written
 from ml_assets.sources.dialect import USUAL_DIALECT, Dialect
 from ml_assets.sources.encodings import in_utf8
 from ml_assets.sources.limits import USUAL, Limits, json_fault, number_fault
+
+NO_FIELD = re.compile(r'[\\"\x00-\x1f]')
+"""What the name of a field of a struct of msgspec cannot hold, and that of a member of an object can."""
 
 
 class _Float(str):
@@ -110,7 +114,7 @@ def members_of(
         try:
             if fault is not None:
                 raise ValueError(fault)
-            rows.append(msgspec.structs.astuple(decode(content)))
+            rows.append(decode(content))
         except _UNREADABLE as error:
             rows.append(nothing)
             told[place] = _refused(content, fault or number_fault(content) or f"expected a JSON object: {error}", limits)
@@ -121,10 +125,15 @@ def members_of(
 
 
 @cache
-def _reader(names: tuple[str, ...], *, marks: bool) -> Callable[[bytes], msgspec.Struct]:
+def _reader(names: tuple[str, ...], *, marks: bool) -> Callable[[bytes], tuple[Any, ...]]:
+    number = _Float if marks else str
+    if any(map(NO_FIELD.search, names)):
+        members = msgspec.json.Decoder(dict[str, Any], float_hook=number).decode
+        return lambda content: tuple(map(members(content).get, names))
     fields = [(f"member_{place}", Any, None) for place in range(len(names))]
     struct = msgspec.defstruct("Members", fields, rename={field: name for (field, *_), name in zip(fields, names, strict=True)})
-    return msgspec.json.Decoder(struct, float_hook=_Float if marks else str).decode
+    decode = msgspec.json.Decoder(struct, float_hook=number).decode
+    return lambda content: msgspec.structs.astuple(decode(content))
 
 
 def _lines(content: bytes, dialect: Dialect) -> Iterable[bytes]:

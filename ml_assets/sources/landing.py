@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from ml_assets.folders import Folder
 from ml_assets.sources.as_text import days_of
 from ml_assets.sources.canonical import REFUSED
-from ml_assets.sources.delivered import Delivered, not_delivered
+from ml_assets.sources.delivered import Delivered, not_delivered, within
 from ml_assets.sources.files import digest, united, with_provenance
 from ml_assets.sources.json_lines import members_of
 from ml_assets.use_case import Batch, Day
@@ -153,7 +153,7 @@ class Landing:
 
     @property
     def last(self) -> Day | None:
-        """The latest day of all messages that came, also of those that the table does not keep."""
+        """The latest day of the times of all messages, also of those that the table does not keep: not one on which a stray one came."""
         last: Day | None = _noted(self.table()).get("last")
         return last
 
@@ -173,8 +173,8 @@ class Landing:
                 yield Landed(messages=0, days=frozenset())
                 continue
             rows = self._rows(piece.messages)
-            last = max(filter(None, [last, pc.max(rows["day"]).as_py()]))
-            kept = self._new(table, rows.filter(rows["kept"]).drop_columns("kept"))
+            last = max(filter(None, [last, pc.max(rows["sound"]).as_py()]), default=None)
+            kept = self._new(table, rows.filter(rows["kept"]).drop_columns(["kept", "sound"]))
             self._commit(table, number, kept, {"position": piece.position, "last": last})
             number += 1
             yield Landed(messages=kept.num_rows, days=frozenset(pc.unique(kept["day"]).to_pylist()))
@@ -213,22 +213,29 @@ class Landing:
             return None
 
     def _rows(self, messages: Sequence[Arrived]) -> pa.Table:
-        """With `kept`: whether the table keeps them."""
+        """With `kept`: whether the table keeps them; and `sound`: the day of their own time, where it can be read and is in bounds."""
         time = self.delivered.time
-        batch = batch_of([each.content for each in messages], [time.column, *(time.where or ())[:1]], self.delivered)
+        batch = batch_of([each.content for each in messages], time.needed, self.delivered)
         arrived = pa.array([each.at for each in messages], pa.timestamp("us", "UTC"))
-        days = time.days(batch)
-        if days.null_count:
-            days = pc.coalesce(days, days_of(arrived, self.delivered.timezone, timedelta(0)))
+        sound = within(time.days(batch), self.delivered.span())
         columns = {
-            "day": days,
+            "day": self._with_arrival(sound, arrived) if sound.null_count else sound,
             "source_file": pa.array([each.file for each in messages], pa.string()),
             "source_row": pa.array([each.row for each in messages], pa.int64()),
             "arrived": arrived,
             "key": pa.array([each.key for each in messages], pa.string()),
             "content": pa.array([each.content for each in messages], pa.binary()),
         }
-        return pa.table(columns, schema=_SCHEMA).append_column("kept", time.kept(batch))
+        return pa.table(columns, schema=_SCHEMA).append_column("kept", time.kept(batch)).append_column("sound", sound)
+
+    def _with_arrival(self, sound: pa.Array, arrived: pa.Array) -> pa.Array:
+        """In place of each null the day on which the message came, or the day of the case that is nearest to it."""
+        zone, bounds = self.delivered.timezone, self.delivered.bounds
+        days = days_of(arrived, zone, timedelta(0))
+        if bounds is not None:
+            first, last = bounds.arrival_days(zone)
+            days = pc.min_element_wise(pc.max_element_wise(days, first), last)
+        return pc.coalesce(sound, days)
 
     @staticmethod
     def _new(table: DeltaTable, rows: pa.Table) -> pa.Table:
@@ -256,7 +263,7 @@ class Landing:
 class LandedRows:
     """The rows of a table that arrive in a feed, as `Delivered` says: everything that is there is landed before it is read.
 
-    A message that is no JSON object, or says no time, is of the day on which it came, and cleaning rejects it.
+    A message that is no JSON object, says no time, or one out of bounds, is of the day on which it came, and cleaning rejects it.
     """
 
     landing: Landing

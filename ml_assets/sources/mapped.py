@@ -19,12 +19,16 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from ml_assets.folders import Folder, Found, LocalFolder
+from ml_assets.sources.as_text import Dates
+from ml_assets.sources.bounds import Bounds, later
 from ml_assets.sources.canonical import REFUSED
-from ml_assets.sources.delivered import Delivered, Time, as_delivered, not_delivered
+from ml_assets.sources.delivered import Delivered, Time, as_delivered, neighbours, not_delivered
 from ml_assets.sources.dialect import USUAL_DIALECT, Dialect
 from ml_assets.sources.files import UNREADABLE, as_day, digest, text_columns, united
 from ml_assets.sources.json_lines import sound_lines_as_columns
 from ml_assets.sources.limits import USUAL, Limits, unpacked
+from ml_assets.sources.placement import Placement, day_in, place, sound_days
+from ml_assets.sources.survey import Content, File, Survey
 from ml_assets.use_case import Batch, Day, DType
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zip", ".jsonl", ".jsonl.gz")
@@ -45,6 +49,10 @@ class MappedFiles:
     Where the pattern says the day of a file, no other file is opened for it. Else a row's time does, and every file is read once for its
     days: one that cannot be read may hold any day, so it is a problem of all; one that lacks a column, of the days it holds.
 
+    A row without a time that can be read, or out of bounds, is stray: it is delivered under the day of the sound row before it in its file,
+    or else of the next one, for cleaning to reject. Of a file in which no row is sound, it is the day in its name, or else that of the
+    file before it; then such a file may hold any day that no other file holds. A stray row never makes a day one that was delivered.
+
     Raises:
         ValueError: the declaration contradicts itself.
     """
@@ -61,8 +69,16 @@ class MappedFiles:
     """Delivered column → a time in the files and how much later the delivered time is. A delay of 0 reads text as a time."""
     where: tuple[str, str] | None = None
     """A column in the files and its text in the rows to keep; None keeps all."""
+    present: str | None = None
+    """A column in the files that has a value in the rows to keep; None keeps all."""
+    may_lack: tuple[str, ...] = ()
+    """Delivered columns that are delivered without values from a file that has no such column."""
     complete_to: Day | None = None
     """First day of which the files say nothing: a day before it without a row had none. None: that after the last row's."""
+    bounds: Bounds | None = None
+    """As `Delivered.bounds`."""
+    dates: Dates | None = None
+    """As `Delivered.dates`."""
     dialect: Dialect = USUAL_DIALECT
     """How the files are written."""
     limits: Limits = USUAL
@@ -80,23 +96,15 @@ class MappedFiles:
         No day has one where `read` raises. A file is read for its hash and days once, and again when its size or times change.
         """
         survey = self._survey()
-        if survey.timeless:
-            return {}
         return {day: self._version(survey, day) for day in days if self._problem(survey, day) is None}
 
     def read(self, days: Sequence[Day]) -> Batch:
-        """Rows of these days, by name of the file and then by row.
-
-        Raises:
-            ValueError: a row to keep has no time that can be read, in whatever day.
-        """
+        """Rows of these days, by name of the file and then by row."""
         survey = self._survey()
-        if survey.timeless:
-            raise ValueError(survey.timeless)
         problems = {day: problem for day in days if (problem := self._problem(survey, day)) is not None}
         tables: list[pa.Table] = []
         for file in survey.files:
-            asked = [day for day in days if day not in problems and day in file.content.days]
+            asked = [day for day in days if day not in problems and day in file.days]
             try:
                 tables += self._read(file, asked)
             except _UNREADABLE as error:
@@ -114,7 +122,7 @@ class MappedFiles:
     def trouble(self) -> str:
         """See `WatchedSource`."""
         survey = self._survey()
-        return survey.unreadable or survey.timeless or ""
+        return survey.unreadable or survey.without_days
 
     def watched(self, days: Sequence[Day]) -> Sequence[Day]:
         """All: files are listed completely, so that one that came late or was replaced is found however old its day is."""
@@ -122,38 +130,54 @@ class MappedFiles:
 
     # What the files hold ------------------------------------------------------------------------------------------------------
 
-    def _survey(self) -> "_Survey":
-        files, unreadable = [], []
+    def _survey(self) -> Survey:
+        files, unreadable = list[File](), list[str]()
+        span = self._delivered.span()
         try:
             found = self._folder.find(self.pattern.replace(DAY, _ANY_DAY))
         except OSError as error:
-            return _Survey(files=(), unreadable=str(error), last=None)
+            return Survey.of((), unreadable=str(error))
         for each in found:
             try:
-                files.append(_File(path=f"{self.folder}/{each.name}", found=each, content=self._content(each)))
+                files.append(self._file(each, self._content(each), span))
             except _UNREADABLE as error:
                 anything = "" if DAY in self.pattern else ANY_DAY
                 unreadable.append(f"{self.folder}/{each.name}: {error}{anything}")
         if not files and not unreadable:
             unreadable = [f"no file matches {self.pattern} in {self.folder}: deliver one and materialise the day again"]
-        last = max((day for file in files for day in file.content.days), default=None)
-        return _Survey(files=tuple(files), unreadable="; ".join(unreadable), last=last)
+        return Survey.of(files, unreadable="; ".join(unreadable))
 
-    def _problem(self, survey: "_Survey", day: Day) -> str | None:
+    def _file(self, found: Found, content: Content, span: tuple[Day, Day] | None) -> File:
+        """Raises any of `_UNREADABLE`."""
+        outside = frozenset(day for day in content.days if not span[0] <= day <= span[1]) if span else frozenset[Day]()
+        path, placement, named = f"{self.folder}/{found.name}", None, None
+        if content.parts is None and outside:
+            told = f"its name says {', '.join(outside)}, which is out of bounds"
+            placement = Placement(sound=frozenset(), parts=(), before=(), strays={None: content.version}, example=told)
+        elif outside or content.timeless:
+            placement = _placement(self._folder, found, self._reading, outside)
+            if None in placement.strays and (day := day_in(found.name)) is not None:
+                day = later(day, self._delivered.time.delay)
+                named = day if span is None or span[0] <= day <= span[1] else None
+        return File(path=path, found=found, content=content, outside=outside, placement=placement, named=named)
+
+    def _problem(self, survey: Survey, day: Day) -> str | None:
         """Why a day cannot be delivered, as far as is known without reading it."""
-        if survey.unreadable:
-            return survey.unreadable
+        if survey.unreadable or survey.without_days:
+            return survey.unreadable or survey.without_days
         whole = f"{self.pattern} in {self.folder}"
         if late := not_delivered(day, complete_to=self.complete_to, last=survey.last, whole=whole, latest=f"row in {whole}"):
-            return late
+            return "; ".join([late, *(f"{file.path}, {file.fault}" for file in survey.astray if file.other == day)])
+        if lost := survey.lost(day):
+            return lost
         faults = [
             f"{file.path} {lacking}"
             for file in survey.files
-            if day in file.content.days and file.content.columns and (lacking := self._delivered.lacking(file.content.columns))
+            if day in file.days and file.content.columns and (lacking := self._delivered.lacking(file.content.columns))
         ]
         return "; ".join(faults) or None
 
-    def _content(self, found: Found) -> "_Content":
+    def _content(self, found: Found) -> Content:
         """Raises any of `_UNREADABLE`."""
         if DAY not in self.pattern or self.day_column in self.delayed:  # the name says the day of the time that is not delayed
             return _content(self._folder, found, self._reading)
@@ -162,15 +186,15 @@ class MappedFiles:
         day = as_day(told[1]) if told else None
         if day is None:
             raise ValueError(f"its name has no day where {self.pattern} says: expected one such as 2018-04-01")
-        return _Content(version=self._folder.version(found), columns=(), parts=None, days=frozenset([day]), timeless=None)
+        return Content(version=self._folder.version(found), columns=(), parts=None, days=frozenset([day]), timeless=False)
 
-    def _version(self, survey: "_Survey", day: Day) -> str:
-        held = [(file.found.name, file.content.version) for file in survey.files if day in file.content.days]
+    def _version(self, survey: Survey, day: Day) -> str:
+        held = [(file.found.name, file.content.version, *file.strays_of(day)) for file in survey.files if day in file.days]
         return digest(repr((held, (*self._delivered.meaning, ("",)))).encode() if held else b"")
 
     # Rows ---------------------------------------------------------------------------------------------------------------------
 
-    def _read(self, file: "_File", days: Sequence[Day]) -> list[pa.Table]:
+    def _read(self, file: File, days: Sequence[Day]) -> list[pa.Table]:
         """The rows of these days in one file; raises any of `_UNREADABLE`."""
         if not days:
             return []
@@ -179,15 +203,28 @@ class MappedFiles:
         with _opened(self._folder, found.name, self.dialect, self.limits) as opened:
             if day and (lacking := delivered.lacking(opened.columns)):
                 raise ValueError(lacking)
-            parts = [index for index, part in enumerate(content.parts or ()) if not part.isdisjoint(days)]
+            parts = range(len(opened.sizes)) if day else file.parts_of(days)
             tables = [
-                delivered.rows(batch, days, file=found.name, version=content.version, before=before, day=day)
-                for part in (range(len(opened.sizes)) if day else parts)
-                for before, batch in opened.pieces(part, delivered.needed)
+                delivered.rows(batch, days, file=found.name, version=content.version, before=before, day=day or placed)
+                for part in parts
+                for before, batch, placed in self._placed(file, opened.pieces(part, delivered.needed_of(opened.columns)), part)
             ]
         if self._folder.stamp(found.name) != found.stamp:
             raise ValueError("it changed while it was read: materialise the day again")
         return tables
+
+    def _placed(
+        self, file: File, pieces: Iterable[tuple[int, pa.RecordBatch]], part: int
+    ) -> Iterator[tuple[int, pa.RecordBatch, pa.Array | None]]:
+        """With the day under which each row is delivered, where it is not its time alone that says it."""
+        if file.placement is None or file.content.parts is None:
+            yield from ((before, batch, None) for before, batch in pieces)
+            return
+        day = file.before(part)
+        for before, batch in pieces:
+            placed = neighbours(sound_days(self._delivered.time.days(batch), file.outside), day)
+            day = placed[-1].as_py() if len(placed) else day
+            yield before, batch, placed
 
     # The declaration ----------------------------------------------------------------------------------------------------------
 
@@ -199,6 +236,10 @@ class MappedFiles:
             timezone=self.timezone,
             delayed=self.delayed,
             where=self.where,
+            present=self.present,
+            may_lack=self.may_lack,
+            bounds=self.bounds,
+            dates=self.dates,
             dialect=self.dialect,
             limits=self.limits,
             dtypes=self.dtypes,
@@ -230,57 +271,37 @@ class _Reading:
     time: Time
     limits: Limits
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Content:
-    version: str
-    columns: tuple[str, ...]
-    """Of a file that was opened for its days."""
-    parts: tuple[frozenset[Day], ...] | None
-    """Days of each row group of Parquet, or of all of another file. Rows that are not kept count: they show how far the file reaches. None
-    where its name says the day of all rows."""
-    days: frozenset[Day]
-    timeless: str | None
-    """The first row to keep whose time cannot be read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _File:
-    path: str
-    found: Found
-    content: _Content
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Survey:
-    files: tuple[_File, ...]
-    unreadable: str
-    """Why nobody knows which days there are, or ""."""
-    last: Day | None
-    """Of all rows; None when there are none."""
-
-    @property
-    def timeless(self) -> str | None:
-        return next((f"{file.path}, {file.content.timeless}" for file in self.files if file.content.timeless), None)
+    def needed(self, columns: Sequence[str]) -> list[str]:
+        """Which columns of a file say it."""
+        return [name for name in self.time.needed if name in columns]
 
 
 @lru_cache(maxsize=10_000)
-def _content(folder: Folder, found: Found, reading: _Reading) -> _Content:
+def _placement(folder: Folder, found: Found, reading: _Reading, outside: frozenset[Day]) -> Placement:
+    """Raises any of `_UNREADABLE`."""
+    with _opened(folder, found.name, reading.time.dialect, reading.limits) as opened:
+        needed = reading.needed(opened.columns)
+        return place((opened.pieces(part, needed) for part in range(len(opened.sizes))), reading.time, outside)
+
+
+@lru_cache(maxsize=10_000)
+def _content(folder: Folder, found: Found, reading: _Reading) -> Content:
     """Raises any of `_UNREADABLE`."""
     parts = []
-    timeless = None
+    timeless = False
     with _opened(folder, found.name, reading.time.dialect, reading.limits) as opened:
         time = reading.time
-        if time.column not in opened.columns:
+        if time.column not in opened.columns and (opened.columns or any(opened.sizes)):  # no line of JSON has no columns
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
-        needed = [name for name in (time.column, *(time.where or ())[:1]) if name in opened.columns]
+        needed = reading.needed(opened.columns)
         for part in range(len(opened.sizes)):
             days: set[Day] = set()
-            for before, batch in opened.pieces(part, needed):
-                days.update(time.days(batch).drop_null().unique().to_pylist())
-                timeless = timeless or time.timeless(batch, before)
+            for _, batch in opened.pieces(part, needed):
+                of_row = time.days(batch)
+                days.update(of_row.drop_null().unique().to_pylist())
+                timeless = timeless or of_row.null_count > 0
             parts.append(frozenset(days))
-    return _Content(
+    return Content(
         version=folder.version(found),
         columns=opened.columns,
         parts=tuple(parts),
@@ -304,7 +325,7 @@ class _Opened:
         """Each batch, and the number of rows of the file before it."""
         before = sum(self.sizes[:part])
         for batch in self.batches(part, list(names)):
-            yield before, as_delivered(batch)
+            yield before, as_delivered(batch, before)
             before += batch.num_rows
 
 

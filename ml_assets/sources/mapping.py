@@ -5,12 +5,15 @@ Belongs here: the form of that file, and what is wrong with one. Does not: the r
     start = "2018-04-01"                    # first day
     end = "2018-08-09"                      # first day of which the files say nothing
     first_go_live = "2018-07-04"            # of a model, if not as soon as there are enough days
+    earliest = "2008-04-01"                 # a time before it is a wrong one: its row is rejected; ten years before the start if not given
+    latest = "2018-12-31"                   # a time behind that day is a wrong one; tomorrow, or `end` if later, if not given
     timezone = "UTC"                        # of times without an offset, and of days
     folder = "."                            # of the files, from where this file is, or "s3://bucket/prefix", "gs://bucket/prefix"
 
     [transactions]                          # any other name is a table
     files = "card_transactions/*.parquet"   # or "card_transactions/{day}.csv.gz": then the name says the day of all rows
     columns = {transaction_id = "TRANSACTION_ID", paid_at = "TX_DATETIME"}
+    dates = "end"                           # times without a time of day are the last instant of their date, or "start" the first
 
     [chargebacks]
     of = "transactions"                     # its files (or its rows of the database), and its columns unless named here
@@ -73,9 +76,9 @@ or in files in S3 that an AWS Glue job writes first, one a day (`jobs.glue_extra
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -84,6 +87,8 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ml_assets.folders import Folder, LocalFolder, folder_at
+from ml_assets.sources.as_text import Dates
+from ml_assets.sources.bounds import FIRST, LAST, Bounds, real_time
 from ml_assets.sources.delivered import Delivered, is_timezone
 from ml_assets.sources.dialect import Dialect
 from ml_assets.sources.files import as_day, digest
@@ -99,7 +104,7 @@ from ml_assets.use_case import Day, DType, Extract, UseCase, shift
 
 def _day(value: object) -> Day:
     text = value.isoformat() if isinstance(value, date) else value
-    if not isinstance(text, str) or as_day(text) != text:
+    if not isinstance(text, str) or as_day(text) != text or not FIRST <= text <= LAST:
         raise ValueError("expected a day such as 2018-04-01")
     return text
 
@@ -124,8 +129,10 @@ def _named(text: str) -> str:
 
 PLACES = ("files", "rows", "topic", "pages", "stream")
 """What of a table says where its rows are."""
-_OWN = ("start", "end", "first_go_live", "timezone", "folder", "database", "kafka")
+_OWN = ("start", "end", "first_go_live", "earliest", "latest", "timezone", "folder", "database", "kafka")
 """Names at the top that are no tables."""
+_PLAIN = ("start", "end", "first_go_live", "earliest", "latest", "timezone", "folder")
+"""Of these, what cannot stand for something in the environment."""
 
 _Day = Annotated[Day, BeforeValidator(_day)]
 _ColumnName = Annotated[str, AfterValidator(_named)]
@@ -250,6 +257,8 @@ class TableMapping(BaseModel):
     flag_is: str = "1"
     delayed: dict[str, _ColumnName] = Field(default_factory=dict)
     """Delivered column → a time in the files, `delay_days` before the delivered one. A delay of 0 reads text as a time."""
+    dates: Dates | None = None
+    """Which instant of its day a date without a time of day is, or a midnight, in the times above. None: for the case to say."""
     delay_days: float = Field(default=0, ge=0, allow_inf_nan=False)
     glue: GlueMapping | None = None
     """The job that writes `files`, one a day."""
@@ -257,6 +266,12 @@ class TableMapping(BaseModel):
     """How the rows are written; of a table with `of`, as the other's unless it says so itself."""
     limits: LimitsMapping | None = None
     """How much is refused when it holds more; likewise."""
+
+    def of_columns(self, names: Sequence[str] | None) -> Self:
+        """The same rows, of these columns alone."""
+        wanted = {*self.columns, *self.delayed} if names is None else set(names)
+        columns, delayed = ({name: each for name, each in of.items() if name in wanted} for of in (self.columns, self.delayed))
+        return self.model_copy(update={"columns": columns, "delayed": delayed})
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -285,6 +300,11 @@ class FileMapping(BaseModel):
     """First day of which the files say nothing; a day before it without a row had none. None: the day after a table's last row."""
     first_go_live: _Day | None = None
     """Day on which the first model goes live; None where the case itself finds it."""
+    earliest: _Day | None = None
+    """A time before this day is a wrong one: its row is delivered with its neighbours, for cleaning to reject, and says nothing about
+    which days came. None: ten years before the start."""
+    latest: _Day | None = None
+    """So is a time behind this day. None: tomorrow, or `end` where that is later."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Of times without an offset, and of days."""
     folder: str
@@ -301,6 +321,10 @@ class FileMapping(BaseModel):
             raise ValueError("no table, expected one or more such as [transactions]")
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"expected `end` after `start`, which is {self.start}")
+        if self.earliest is not None and self.earliest > self.start:
+            raise ValueError(f"expected `earliest` not after `start`, which is {self.start}")
+        if self.latest is not None and self.latest < self.start:
+            raise ValueError(f"expected `latest` not before `start`, which is {self.start}")
         for name, table in self.tables.items():
             if table.of is not None and table.of not in self._whole:
                 raise ValueError(f"{name}.of is {table.of!r}, expected a table that is not `of` another: {', '.join(self._whole)}")
@@ -313,6 +337,11 @@ class FileMapping(BaseModel):
                     f'{name}.glue writes to S3: expected folder = "s3://bucket/prefix" at the top, got {self.folder!r}'
                 )
         return self
+
+    def maps(self, table: str, column: str) -> bool:
+        """Whether a table says itself where a delivered column is."""
+        declared = self.tables.get(table)
+        return declared is not None and bool(declared.columns.get(column) or column in declared.delayed)
 
     @property
     def elsewhere(self) -> bool:
@@ -338,10 +367,7 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: expected a TOML file: {error}") from error
-    settings = {
-        name: value if name in ("start", "end", "first_go_live", "timezone", "folder") else _filled(file, name, value, environment)
-        for name, value in settings.items()
-    }
+    settings = {name: value if name in _PLAIN else _filled(file, name, value, environment) for name, value in settings.items()}
     tables = {name: value for name, value in settings.items() if isinstance(value, dict) and name not in _OWN}
     own = {name: value for name, value in settings.items() if name not in tables}
     if unknown := sorted(set(own) - set(_OWN)):
@@ -353,6 +379,18 @@ def read_mapping(file: Path, environment: Mapping[str, str] = MappingProxyType({
         return FileMapping.model_validate({**own, "tables": tables, "file": file})
     except ValidationError as error:
         raise ValueError(f"{file}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
+
+
+def mapping_of(settings: Mapping[str, str], setting: str, *, otherwise: Path) -> FileMapping:
+    """The mapping in the TOML file that a setting names, or else in another one.
+
+    Raises:
+        ValueError: as `read_mapping`; where there is no such file, with the setting that names one.
+    """
+    file = Path(settings.get(setting) or otherwise)
+    if not file.is_file():
+        raise ValueError(f"no file {file}, which says where the rows are: name one in {setting}")
+    return read_mapping(file, settings)
 
 
 def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str, *, times: Mapping[str, str]) -> UseCase:
@@ -390,6 +428,10 @@ def source_of(
     day_column: str,
     known: Sequence[str] | None = None,
     optional: Sequence[str] = (),
+    may_lack: Sequence[str] = (),
+    present: str | None = None,
+    otherwise: str | None = None,
+    now: Callable[[], datetime] = real_time,
     dtypes: Mapping[str, DType] = MappingProxyType({}),
 ) -> MappedFiles | SqlRows | LandedRows:
     """The source of one table.
@@ -400,6 +442,10 @@ def source_of(
         day_column: the delivered column whose time says to which day a row belongs.
         known: all columns that the table delivers: each has to be mapped or optional, and no other may be.
         optional: columns that are delivered without values when they are not mapped.
+        may_lack: columns that are delivered without values from a file, or a database, that has no such column.
+        present: delivered column; rows without a value in it are left out.
+        otherwise: the table whose rows these are where the mapping has no such table.
+        now: what time it is, which says where `latest` does not which days cannot have come.
         dtypes: what delivered columns are to become, so that a decimal comma is looked for in numbers only.
 
     Raises:
@@ -411,13 +457,18 @@ def source_of(
         raise ValueError(f"{mapping.file}: folder: {error}") from None
     if not mapping.elsewhere and isinstance(folder, LocalFolder) and not folder.path.is_dir():
         raise ValueError(f"{mapping.file}: folder: expected a folder with the files, {folder} is none")
-    if table not in mapping.tables:
+    if table not in mapping.tables and otherwise not in mapping.tables:
         raise ValueError(f"{mapping.file}: no [{table}]; it has {', '.join(mapping.tables)}")
-    declared = mapping.tables[table]
+    declared = mapping.tables.get(table) or mapping.tables[otherwise or ""].of_columns(known)
     files_of = mapping.tables[declared.of] if declared.of is not None else declared
     inherited = {name: column for name, column in files_of.columns.items() if known is None or name in known}
     columns = dict.fromkeys(optional, "") | inherited | declared.columns
     columns = {name: column for name, column in columns.items() if name not in declared.delayed}
+    where = table if table in mapping.tables else str(otherwise)
+    if present is not None and not columns.get(present):
+        raise ValueError(
+            f"{mapping.file}: no column {present} of [{where}]: expected columns.{present} there, or a table [{table}] that has it"
+        )
     _require_known(mapping, table, [*columns, *declared.delayed], known, optional)
     if not columns.get(day_column) and day_column not in declared.delayed:
         raise ValueError(f"{mapping.file}: [{table}] columns.{day_column}: expected the column in the files that says the day")
@@ -427,8 +478,12 @@ def source_of(
         timezone=mapping.timezone,
         delayed={name: (column, timedelta(days=declared.delay_days)) for name, column in declared.delayed.items()},
         where=(declared.flag, declared.flag_is) if declared.flag else None,
-        dialect=(declared.dialect or files_of.dialect or DialectMapping()).of(table),
-        limits=(declared.limits or files_of.limits or LimitsMapping()).of(table),
+        present=columns[present] if present is not None else None,
+        may_lack=tuple(may_lack),
+        bounds=Bounds(start=mapping.start, end=mapping.end, earliest=mapping.earliest, latest=mapping.latest, now=now),
+        dates=declared.dates or files_of.dates,
+        dialect=(declared.dialect or files_of.dialect or DialectMapping()).of(where),
+        limits=(declared.limits or files_of.limits or LimitsMapping()).of(where),
         dtypes=dict(dtypes),
     )
     if faults := list(delivered.faults()):
@@ -448,7 +503,11 @@ def source_of(
         timezone=mapping.timezone,
         delayed=delivered.delayed,
         where=delivered.where,
+        present=delivered.present,
+        may_lack=delivered.may_lack,
         complete_to=mapping.end,
+        bounds=delivered.bounds,
+        dates=delivered.dates,
         dialect=delivered.dialect,
         limits=delivered.limits,
         dtypes=delivered.dtypes,
@@ -514,7 +573,11 @@ def _landed(feed: Feed, delivered: Delivered, landings: Folder, table: str, comp
     # What of a message decides about its day, decides where it lands: another declaration begins anew.
     column = delivered.time.column
     read_by = (delivered.dialect.time_of(column), delivered.dialect.missing_of(column))
-    by = digest(repr((feed.name, delivered.time, *(() if read_by == (ISO, ()) else read_by))).encode())[:8]
+    declared = (*(() if read_by == (ISO, ()) else read_by), *(() if delivered.dates is None else (delivered.dates,)))
+    declared += delivered.bounds.declared if delivered.bounds else ()
+    if delivered.present is not None:
+        declared += (delivered.present, *delivered.dialect.missing_of(delivered.present))
+    by = digest(repr((feed.name, delivered.time, *declared)).encode())[:8]
     landing = Landing(root=landings, name=f"{table}-{by}", feed=feed, delivered=delivered)
     return LandedRows(landing=landing, delivered=delivered, complete_to=complete_to)
 
@@ -525,8 +588,8 @@ def _filled(file: Path, where: str, value: Any, settings: Mapping[str, str]) -> 
         raise ValueError(f"{file}: {where}: everybody who sees the job can read them: expected the name of a secret, not ${{NAME}}")
     if isinstance(value, dict):
         return {name: _filled(file, f"{where}.{name}", each, settings) for name, each in value.items()}
-    if not isinstance(value, str):
-        return value
+    if not isinstance(value, str) or where.split(".")[1:2] in (["columns"], ["delayed"], ["flag"], ["flag_is"], ["dialect"]):
+        return value  # what columns and values are called is the files' own
     names = re.findall(r"\$\{(\w+)\}", value)
     if absent := sorted({name for name in names if name not in settings}):
         raise ValueError(f"{file}: {where} needs {', '.join(absent)} in the environment")

@@ -11,6 +11,7 @@ from datetime import date
 
 import numpy as np
 
+from ml_assets.escape import markdown
 from ml_assets.stages.pictures import INK, STYLES, png, sheet
 from ml_assets.stages.report import interval, number, table, template
 from ml_assets.use_case import Day
@@ -118,7 +119,7 @@ def weeks_markdown(weeks: Sequence[BacktestWeek]) -> str:
         "candidate",
         "champion",
         "in force",
-        *(f"live {name.replace('_', ' ')}" for name in names),
+        *(markdown(f"live {name.replace('_', ' ')}") for name in names),
         "live baseline",
     ]
     rows = [
@@ -127,7 +128,7 @@ def weeks_markdown(weeks: Sequence[BacktestWeek]) -> str:
             "promoted" if week.promoted else "refused",
             number(week.candidate),
             number(week.champion),
-            week.model or "none",
+            markdown(week.model or "none"),
             *(UNKNOWN if week.live is None else number(week.live.get(name)) for name in names),
             UNKNOWN if week.baseline_live is None else number(week.baseline_live),
         ]

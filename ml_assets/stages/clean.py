@@ -6,7 +6,8 @@ column means (the table's `derive`) or whether a day is good enough to publish (
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ import pyarrow.compute as pc
 
 from ml_assets.sources.canonical import NOT_READ, without_reasons
 from ml_assets.sources.dialect import hint
-from ml_assets.sources.files import PROVENANCE, delivered_as
+from ml_assets.sources.files import PROVENANCE, delivered_as, delivered_name
 from ml_assets.sources.iso import as_most_write
+from ml_assets.stages.dates import DATE, NO_DATE, NOT_DATED, instant_of
+from ml_assets.stages.identity import SET_ASIDE, Cause, Published, key_texts, repeats_by_day, resolve
 from ml_assets.stages.quality import EXAMPLES, Finding
-from ml_assets.use_case import Column, Day, DType, Severity, Table, nullable_dtype
+from ml_assets.stages.spelling import EXPECTED, respelled
+from ml_assets.stages.values import shown
+from ml_assets.use_case import Column, Day, DType, Severity, Spelling, Table, nullable_dtype, shift
 
 MOST_HINTS = 20
 """Rows of a column for which it is looked up what would make them readable."""
@@ -37,20 +42,32 @@ class Cleaned:
     rows: pd.DataFrame
     """The table's columns in their dtypes, then `day`, `source_file`, `source_row`."""
     rejected: pd.DataFrame
-    """`day`, `source_file`, `source_row`, `reason` (several joined by '; '), `content` (the delivered row as JSON)."""
+    """`day`, `source_file`, `source_row`, `reason` (several joined by '; '), `cause` (`identity.Cause`), `key` (of a row that has one, else
+    missing), `content` (the delivered row as JSON)."""
+    repeats: Mapping[Day, Sequence[tuple[str, Day, int]]] = field(default_factory=dict)
+    """For each day its keys that an earlier day has, that day and a hash of its row: what another day decides about this one."""
 
 
-def clean(raw: pd.DataFrame, table: Table) -> Cleaned:
-    """Parse, judge, derive, judge again and drop duplicates; a row is rejected at the first of these steps that it fails.
+def clean(
+    raw: pd.DataFrame,
+    table: Table,
+    *,
+    timezone: str = "UTC",
+    days: Sequence[Day] | None = None,
+    published: Published | None = None,
+) -> Cleaned:
+    """Parse, judge, derive, judge again and keep one row a key; a row is quarantined at the first of these steps that it fails.
 
     Args:
         raw: rows as `ingest.ingested` gives them. A column that is absent is missing in every row.
         table: its `derive` gets the delivered columns in their dtypes and `partition_day`, index 0…n-1; it may add
             `reject_reason`, a text for each row to reject.
+        timezone: in which a day is a day.
+        days: those to clean; None for all of `raw`. Rows of later days are there for their corrections.
+        published: looks up rows of days that are not in `raw`, where a key is one row over all days.
 
     Returns:
-        Of rows of one day with one key the first of the file stays; days are not compared, so that a day is cleaned
-        alike alone or in any range.
+        Of rows with one key the first stays, so that a day is cleaned alike alone or in any range.
 
     Raises:
         ValueError: the declaration contradicts itself, or `derive` gave other rows, columns or dtypes than declared.
@@ -59,17 +76,32 @@ def clean(raw: pd.DataFrame, table: Table) -> Cleaned:
     raw, refused = without_reasons(raw.reset_index(drop=True))
     reasons: Reasons = _no_rows(raw, table)
     typed = _typed(raw, table, refused, reasons)
+    typed = _of_their_day(typed, raw["day"], table, timezone, reasons)
     derived = _derived(typed, raw.loc[typed.index, "day"], table, reasons)
-    judged = _judged(derived, table, reasons)
-    _note_duplicates(judged.join(raw[KEPT_PROVENANCE]), table.key, reasons)
-    rows = _survivors(judged, reasons).join(raw[KEPT_PROVENANCE])
-    return Cleaned(rows=rows.reset_index(drop=True), rejected=_rejected(raw, reasons))
+    judged = _judged(derived, table, reasons).join(raw[KEPT_PROVENANCE])
+    resolved = resolve(judged, table, published)
+    reasons |= {position: [reason] for position, reason in resolved.reasons.items()}
+    rows, rejected = resolved.rows, _rejected(raw, reasons, resolved.causes, key_texts(judged, table.key))
+    repeats = repeats_by_day(resolved.repeats)
+    if days is not None:
+        rows, rejected = (frame[frame["day"].isin(list(days))] for frame in (rows, rejected))
+        repeats = {day: of_day for day, of_day in repeats.items() if day in set(days)}
+    return Cleaned(rows=rows.reset_index(drop=True), rejected=rejected.reset_index(drop=True), repeats=repeats)
 
 
 def _require_sound(table: Table) -> None:
     names = [column.name for column in table.columns]
     faults = [f"{name} is a provenance column" for name in names if name in PROVENANCE]
+    faults += [
+        f"the delivered {column.name} has a name that `derive` gets or gives: deliver it under another one"
+        for column in table.delivered
+        if column.name in ("partition_day", "reject_reason")
+    ]
     faults += [f"the key {name} is not a column" for name in table.key if name not in names]
+    if table.corrections and table.corrections.by not in names:
+        faults.append(f"corrections are ordered by {table.corrections.by}, which is not a column")
+    if table.time is not None and not any(each.name == table.time and each.dtype is DType.TIMESTAMP for each in table.delivered):
+        faults.append(f"`time` is {table.time}, expected a delivered column of {DType.TIMESTAMP}")
     faults += [f"{column.name} {fault}" for column in (*table.delivered, *table.columns) for fault in _contradictions(column)]
     if faults:
         raise ValueError(f"table {table.name}: {'; '.join(faults)}")
@@ -82,8 +114,12 @@ def _contradictions(column: Column) -> Iterator[str]:
         yield "is blanked where impossible, but neither nullable nor filled"
     if column.allowed and column.dtype is not DType.STRING:
         yield f"has allowed texts but is {column.dtype}"
+    if column.spelling is not Spelling.TEXT and column.dtype is not DType.STRING:
+        yield f"has a spelling but is {column.dtype}"
     if (column.minimum, column.maximum) != (None, None) and column.dtype not in (DType.INT64, DType.FLOAT64):
         yield f"has a range but is {column.dtype}"
+    if column.dates is not None and column.dtype is not DType.TIMESTAMP:
+        yield f"says what a date means but is {column.dtype}"
 
 
 # Delivered text to values ---------------------------------------------------------------------------------------------------
@@ -128,15 +164,13 @@ def _typed(raw: pd.DataFrame, table: Table, refused: Mapping[str, pd.Series], re
     for column in table.delivered:
         name = delivered_as(column.name)
         text = _trimmed(raw[name]) if name in raw else pd.Series(pd.NA, index=raw.index, dtype="str")
-        values = _parsed(text, column.dtype)
+        values = _parsed(text, column)
         told = refused.get(name, _NOTHING)
         values = values.mask(values.index.isin(told.index)) if len(told) else values
         unreadable = (text.notna() & values.isna()).to_numpy()
         if unreadable.any():
-            texts = text[unreadable].drop(told.index, errors="ignore")
-            _note(reasons, column.name, texts, WANTED.get(column.dtype, ""))
-            for position, each in list(zip(texts.index.tolist(), texts.tolist(), strict=True))[:MOST_HINTS]:
-                reasons[position][-1] += hint(each, column.dtype, column=column.name, table=table.name)
+            if len(texts := text[unreadable].drop(told.index, errors="ignore")):
+                _note_unreadable(reasons, column, texts, table)
             for why, some in told.groupby(told):
                 _note(reasons, column.name, text[some.index], str(why))
         kept[column.name] = _kept(values, column, reasons, unreadable=unreadable)
@@ -149,11 +183,19 @@ def _trimmed(text: pd.Series) -> pd.Series:
     return _series(pc.if_else(pc.equal(stripped, ""), None, stripped), text.index).astype("str")
 
 
-def _parsed(text: pd.Series, dtype: DType) -> pd.Series:
-    """Values in the interim dtype, missing where the text is missing or not of this type."""
+def expected(column: Column) -> str:
+    """What is wrong with a text that is none of the column's values."""
+    return EXPECTED[column.spelling] if column.dtype is DType.STRING else WANTED[column.dtype]
+
+
+def _parsed(text: pd.Series, column: Column) -> pd.Series:
+    """Values in the interim dtype, missing where the text is missing or not of this type and spelling."""
+    dtype = column.dtype
     if dtype is DType.STRING:
-        return text
-    array = _arrow(text)
+        spelled = column.spelling is not Spelling.TEXT
+        return _series(respelled(_arrow(text), column.spelling), text.index).astype("str") if spelled else text
+    given = _arrow(text)
+    array = given
     fits = pc.match_substring_regex(array, PATTERNS[dtype])
     if dtype is DType.TIMESTAMP and not pc.all(fits).as_py():
         array = as_most_write(array)
@@ -174,7 +216,29 @@ def _parsed(text: pd.Series, dtype: DType) -> pd.Series:
             cut = _series(pc.replace_substring_regex(array, r"(\.[0-9]{6})[0-9]+", r"\1"), text.index).astype("str")
             times: pd.Series = pd.to_datetime(cut, utc=True, format="ISO8601", errors="coerce").dt.as_unit("us")
             # The offset can carry a time out of the years 1 to 9999, which Python cannot even print.
-            return times.where(times.dt.year.between(1, 9999))
+            times = times.where(times.dt.year.between(1, 9999))
+            return times if column.dates is None else times.fillna(_dated(given, column, text.index))
+
+
+def _dated(text: pa.Array, column: Column, index: pd.Index) -> pd.Series:
+    """The instants that dates without a time of day mean, missing where a text is none."""
+    dates = pc.if_else(pc.match_substring_regex(text, f"^{DATE}$"), text, None)
+    instants = {}
+    for each in pc.unique(dates.drop_null()).to_pylist():
+        with suppress(ValueError):
+            instants[each] = instant_of(each, column)
+    known = pa.array([instants.get(each) for each in dates.to_pylist()], pa.timestamp("us", "UTC"))
+    return pd.Series(known.to_pandas().array, index=index)
+
+
+def _note_unreadable(reasons: Reasons, column: Column, text: pd.Series, table: Table) -> None:
+    """What is wrong, and what would make it readable; a date in a column of times has a cure of its own."""
+    dated = text.str.fullmatch(DATE).to_numpy(dtype=np.bool_) & (column.dtype is DType.TIMESTAMP)
+    texts = text[~dated]
+    _note(reasons, column.name, texts, expected(column))
+    for position, each in list(zip(texts.index.tolist(), texts.tolist(), strict=True))[:MOST_HINTS]:
+        reasons[position][-1] += hint(each, column.dtype, column=column.name, table=table.name)
+    _note(reasons, column.name, text[dated], NOT_DATED if column.dates is None else NO_DATE)
 
 
 def _arrow(text: pd.Series) -> pa.Array:
@@ -228,25 +292,33 @@ def _note(reasons: Reasons, name: str, values: pd.Series, why: str) -> None:
         reasons.setdefault(position, []).append(f"{name}: {shown(value)} {why}")
 
 
-def shown(value: object) -> str:
-    """A number in full, a text quoted and cut.
-
-    >>> shown(-5.0), shown("12a"), shown(0.1)
-    ('-5', "'12a'", '0.1')
-    """
-    if isinstance(value, str):
-        return repr(value if len(value) <= 80 else value[:79] + "…")
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return str(value)
-
-
 def _survivors(rows: pd.DataFrame, reasons: Reasons) -> pd.DataFrame:
     return rows[~rows.index.isin(list(reasons))]
 
 
 def _exact(rows: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     return rows[[column.name for column in columns]].astype({column.name: nullable_dtype(column.dtype) for column in columns})
+
+
+# The day of a row -------------------------------------------------------------------------------------------------------------
+
+
+def _of_their_day(typed: pd.DataFrame, delivered: pd.Series, table: Table, timezone: str, reasons: Reasons) -> pd.DataFrame:
+    """Without the rows whose time lies after the day under which they were delivered, or too long before it."""
+    if table.time is None or typed.empty:
+        return typed
+    times = typed[table.time]
+    # Beyond these years no time zone can be asked for its clock.
+    own = times.where(times.dt.year.between(2, 9998)).dt.tz_convert(timezone).dt.strftime("%Y-%m-%d")
+    own = own.where(own.notna() | times.isna(), times.dt.strftime("%Y-%m-%d"))
+    day = delivered.loc[typed.index]
+    first = day.map({each: shift(each, -table.late_days) for each in day.unique()})
+    stray = times.notna() & ~own.between(first, day)
+    wanted = f"expected that day or up to {table.late_days} days before it (late_days)" if table.late_days else "expected that day"
+    for position in typed.index[stray]:
+        at, under = times.loc[position].isoformat(), day.loc[position]
+        reasons.setdefault(int(position), []).append(f"{table.time}: {at} is of another day than {under}, its delivery: {wanted}")
+    return _survivors(typed, reasons)
 
 
 # Derived columns --------------------------------------------------------------------------------------------------------------
@@ -286,28 +358,20 @@ def _as_declared(values: pd.Series, column: Column, table: Table) -> pd.Series:
         ) from error
 
 
-def _note_duplicates(rows: pd.DataFrame, key: Sequence[str], reasons: Reasons) -> None:
-    by = ["day", *key]
-    alike = rows[rows.duplicated(by, keep=False)].sort_values(["source_file", "source_row"], kind="stable")
-    again = alike.duplicated(by)
-    if not again.any():
-        return
-    named = "row " + alike["source_row"].astype("str") + " of " + alike["source_file"]
-    first = named.groupby([alike[name] for name in by], sort=False, dropna=False).transform("first")[again]
-    for position, text in zip(first.index.tolist(), first.tolist(), strict=True):
-        reasons.setdefault(position, []).append(f"duplicate of {text}")
-
-
-def _rejected(raw: pd.DataFrame, reasons: Reasons) -> pd.DataFrame:
+def _rejected(raw: pd.DataFrame, reasons: Reasons, causes: Mapping[int, Cause], keys: pd.Series) -> pd.DataFrame:
     positions = sorted(reasons)
     refused = raw.loc[positions]
     content = refused[[name for name in raw.columns if name not in PROVENANCE]]
-    content = content.rename(columns={delivered_as(name): name for name in PROVENANCE}).astype(object)
+    content = content.rename(columns=delivered_name).astype(object)
     delivered = content.where(content.notna(), None).to_dict("records")
     return (
         refused[KEPT_PROVENANCE]
         .assign(
             reason=pd.Series(["; ".join(reasons[position]) for position in positions], index=refused.index, dtype="str"),
+            cause=pd.Series(
+                [causes.get(position, Cause.CONTRACT).value for position in positions], index=refused.index, dtype="str"
+            ),
+            key=keys.reindex(positions).astype("str"),
             content=pd.Series([json.dumps(row, ensure_ascii=False) for row in delivered], index=refused.index, dtype="str"),
         )
         .reset_index(drop=True)
@@ -318,25 +382,31 @@ def _rejected(raw: pd.DataFrame, reasons: Reasons) -> pd.DataFrame:
 
 
 def accounting_findings(raw: pd.DataFrame, cleaned: Cleaned, table: Table, days: Sequence[Day]) -> dict[Day, list[Finding]]:
-    """Three findings a day: no row is lost, not too many are rejected, and (WARN) none is. All hold for a day without rows."""
-    came, out, refused = (frame["day"].value_counts() for frame in (raw, cleaned.rows, cleaned.rejected))
-    named = "row " + cleaned.rejected["source_row"].astype(str) + ": " + cleaned.rejected["reason"]
-    examples = {str(day): texts.head(EXAMPLES).tolist() for day, texts in named.groupby(cleaned.rejected["day"])}
+    """Three findings a day: no row is lost, not too many are rejected, and (WARN) none is. All hold for a day without rows.
+
+    Duplicates and corrections are set aside and no fault: each of them is sound, and counts once.
+    """
+    aside = cleaned.rejected["cause"].isin([cause.value for cause in SET_ASIDE])
+    broken = cleaned.rejected[~aside]
+    came, out, refused, spare = (frame["day"].value_counts() for frame in (raw, cleaned.rows, broken, cleaned.rejected[aside]))
+    named = "row " + broken["source_row"].astype(str) + ": " + broken["reason"]
+    examples = {str(day): texts.head(EXAMPLES).tolist() for day, texts in named.groupby(broken["day"])}
     return {
         day: [
-            _balance(int(came.get(day, 0)), int(out.get(day, 0)), int(refused.get(day, 0))),
+            _balance(*(int(counts.get(day, 0)) for counts in (came, out, refused, spare))),
             *_losses(int(came.get(day, 0)), int(refused.get(day, 0)), examples.get(day, []), limit=table.max_rejected_share),
         ]
         for day in days
     }
 
 
-def _balance(came: int, out: int, refused: int) -> Finding:
+def _balance(came: int, out: int, refused: int, aside: int) -> Finding:
+    repeated = f" + {aside} set aside as duplicates or corrections" if aside else ""
     return Finding(
         expectation="rows in = rows out + rejected",
-        passed=came == out + refused,
+        passed=came == out + refused + aside,
         severity=Severity.ERROR,
-        observed=f"{came} rows in, {out} out + {refused} rejected",
+        observed=f"{came} rows in, {out} out + {refused} rejected{repeated}",
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypedDict  # pydantic, which reads reports back, takes that of `typing` from Python 3.12 on
 
+from ml_assets.stages.bounds import bounded
 from ml_assets.stages.inputs import FloatArray, IntArray
 
 
@@ -79,7 +80,8 @@ def average_precisions(labels: FloatArray, scores: FloatArray, day: IntArray, ti
     rows, hits = _counts_by_score(labels, scores, day, times.shape[1])
     chunks = np.array_split(times, max(1, times.shape[0] * rows.shape[1] // 4_000_000))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.concatenate([_weighted(chunk @ hits, chunk @ rows) for chunk in chunks])
+        found = np.concatenate([_weighted(chunk @ hits, chunk @ rows) for chunk in chunks])
+    return bounded(found, name="average precision")
 
 
 def _weighted(true_positives: FloatArray, flagged: FloatArray) -> FloatArray:

@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import rel_entr
 
+from ml_assets.escape import markdown
+from ml_assets.stages.bounds import as_declared, bounded
 from ml_assets.stages.inputs import FloatArray, IntArray
 from ml_assets.stages.quality import Finding
 from ml_assets.stages.reference import Reference
 from ml_assets.stages.sketch import Sketch, count_days, trailing_sum
-from ml_assets.use_case import Column, Day, DType, Monitoring, Severity, nullable_dtype
+from ml_assets.use_case import Column, Day, DType, Monitoring, Severity
 
 SCORE = "(score)"
 """Stands among the features; none of them can have this name."""
@@ -75,7 +77,8 @@ def population_stability(counts: IntArray, reference: IntArray) -> FloatArray:
     [0.0, 0.85]
     """
     ours, theirs = _shares(counts), _shares(reference[None, :])
-    return np.asarray((rel_entr(ours, theirs) + rel_entr(theirs, ours)).sum(axis=1))
+    index = (rel_entr(ours, theirs) + rel_entr(theirs, ours)).sum(axis=1)
+    return bounded(index, name="a population stability index", maximum=None)
 
 
 def jensen_shannon(counts: IntArray, reference: IntArray) -> FloatArray:
@@ -86,7 +89,8 @@ def jensen_shannon(counts: IntArray, reference: IntArray) -> FloatArray:
     """
     ours, theirs = _shares(counts), _shares(reference[None, :])
     middle = (ours + theirs) / 2
-    return np.asarray((rel_entr(ours, middle) + rel_entr(theirs, middle)).sum(axis=1) / 2 / np.log(2))
+    divergence = (rel_entr(ours, middle) + rel_entr(theirs, middle)).sum(axis=1) / 2 / np.log(2)
+    return bounded(divergence, name="a Jensen-Shannon divergence")
 
 
 def drift_of_days(
@@ -106,8 +110,7 @@ def drift_of_days(
         for name, sketch in sketches.items()
     ]
     rows = pd.concat(found).sort_values(["day", "feature"], kind="stable").assign(model_version=version)
-    types = {column.name: nullable_dtype(column.dtype) for column in DRIFT_COLUMNS} | {"day": "str"}
-    return rows[list(types)].astype(types).reset_index(drop=True)
+    return as_declared(rows, DRIFT_COLUMNS).reset_index(drop=True)
 
 
 def drift_findings(rows: pd.DataFrame, days: Sequence[Day], monitoring: Monitoring) -> dict[Day, list[Finding]]:
@@ -170,7 +173,8 @@ def drift_markdown(rows: pd.DataFrame, *, most: int = 15) -> str:
         mark = " **drifted**" if row["drifted"] else "" if row["watched"] else " (expected to)"
         psi, js = ("undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in ("psi", "jensen_shannon"))
         nulls = "" if math.isnan(row["null_share"]) else f"{row['null_share']:.1%} (was {row['reference_null_share']:.1%})"
-        lines.append(f"| {row['feature']}{mark} | {psi} | {js} | {row['importance']:.1%} | {nulls} | {row['moved']} |")
+        feature, moved = markdown(row["feature"]), markdown(row["moved"])
+        lines.append(f"| {feature}{mark} | {psi} | {js} | {row['importance']:.1%} | {nulls} | {moved} |")
     return "\n".join(lines)
 
 

@@ -6,15 +6,16 @@ change in what events there are, and not a change in what they mean: where that 
 does not.
 """
 
+import math
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ml_assets.stages.bounds import as_declared
 from ml_assets.stages.inputs import FloatArray
+from ml_assets.stages.ranking import average_precision, roc_auc
 from ml_assets.stages.reference import Reference
-from ml_assets.use_case import Column, DType, nullable_dtype
+from ml_assets.use_case import Column, DType
 
 ESTIMATE_COLUMNS = (
     Column(name="model_version", dtype=DType.STRING),
@@ -42,15 +43,13 @@ def estimated(scores: FloatArray, alerts: FloatArray, rates: FloatArray) -> dict
         Precision is nan without alerts, recall and the rankings where no positive, or no negative, is expected.
     """
     positives, flagged = float(rates.sum()), alerts == 1
-    truth = np.repeat([1, 0], len(scores))
-    weights, twice = np.concatenate([rates, 1 - rates]), np.concatenate([scores, scores])
     both = 0 < positives < len(scores)
     return {
         "expected_positives": positives,
         "precision": float(rates[flagged].mean()) if flagged.any() else float("nan"),
-        "recall": float(rates[flagged].sum() / positives) if positives > 0 else float("nan"),
-        "roc_auc": float(roc_auc_score(truth, twice, sample_weight=weights)) if both else float("nan"),
-        "average_precision": float(average_precision_score(truth, twice, sample_weight=weights)) if both else float("nan"),
+        "recall": math.fsum(rates[flagged].tolist()) / math.fsum(rates.tolist()) if positives > 0 else float("nan"),
+        "roc_auc": roc_auc(rates, scores) if both else float("nan"),
+        "average_precision": average_precision(rates, scores) if both else float("nan"),
     }
 
 
@@ -67,5 +66,4 @@ def estimated_days(scores: pd.DataFrame, references: Mapping[str, Reference]) ->
         figures = estimated(values, alerts, references[str(version)].calibration.rate(values))
         common = {"events": len(group), "alerts": int(alerts.sum()), "alert_share": alerts.mean(), "mean_score": values.mean()}
         rows.append({"model_version": version, **common, **figures, "day": day})
-    types = {column.name: nullable_dtype(column.dtype) for column in ESTIMATE_COLUMNS} | {"day": "str"}
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    return as_declared(pd.DataFrame(rows, columns=[*(column.name for column in ESTIMATE_COLUMNS), "day"]), ESTIMATE_COLUMNS)

@@ -18,14 +18,17 @@ from ml_assets.stages.gate import (
     Reason,
     budget_reasons,
     champion_reasons,
+    constant_reason,
     decide,
     floor_reasons,
     rival_reason,
+    screening_reason,
 )
 from ml_assets.stages.inputs import FloatArray, labels_of
 from ml_assets.stages.intervals import intervals
 from ml_assets.stages.metrics import Curves, Performance, measure
 from ml_assets.stages.model import Model
+from ml_assets.stages.screening import ScreeningResult
 from ml_assets.stages.slices import SliceResult, judge_slices
 from ml_assets.stages.threshold import operating_threshold
 from ml_assets.stages.train import Candidate
@@ -71,6 +74,8 @@ class Report:
     decision: Decision
     contributions: tuple[Contribution, ...] = ()
     """What moved the candidate's scores, over rows spread evenly over the hold-out; empty for a family that cannot say."""
+    screening: ScreeningResult | None = None
+    """How well features of the candidate alone separate the classes of its training rows; None in a report from before this was asked."""
     examples: tuple[Example, ...] = ()
     """The hold-out's events with the highest scores, and why."""
     trials: tuple[Trial, ...] = ()
@@ -134,8 +139,10 @@ def compare(
     slices = tuple(judge_slices(holdout, truth, ours.scores, theirs.scores if theirs else None, gate=case.gate))
     reasons = [
         *floor_reasons(ours.performance, case.gate.floors),
-        rival_reason(ours.performance, baseline, "the baseline"),
+        rival_reason(ours.performance, baseline, "the baseline", margin=case.gate.baseline_margin),
         rival_reason(ours.performance, climatology, "climatology"),
+        *([screening_reason(candidate.screening, case.gate)] if candidate.screening else []),
+        constant_reason(ours.scores),
         *(champion_reasons(comparison, slices, case.gate) if comparison else []),
         *budget_reasons(megabytes=candidate_bytes / 1e6, row_milliseconds=row_milliseconds, gate=case.gate),
     ]
@@ -158,6 +165,7 @@ def compare(
         contributions=contributions_of(candidate.model, holdout, truth),
         examples=examples_of(candidate.model, holdout, truth, ours.scores),
         trials=tuple(trials),
+        screening=candidate.screening and candidate.screening.strongest(case.gate.screening),
     )
 
 

@@ -5,7 +5,7 @@ Belongs here: turning a declaration (`Features`) and clean tables into one row a
 What is unknown is missing: a mean over no facts, a plane that is not registered, weather that was never reported are nan.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -14,13 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.questions import Entity, Questions, Series, microseconds
+from ml_assets.escape import markdown
+from ml_assets.stages.availability import microseconds
+from ml_assets.stages.exact import at_least, differences
+from ml_assets.stages.moments import MOMENTS, moments
+from ml_assets.stages.questions import Entity, Questions, Series
 from ml_assets.stages.windows import Int64Array, Known, ratio, span, trailing
-from ml_assets.use_case import Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
+from ml_assets.use_case import Arrays, Column, DType, Fact, Latest, Lookup, Share, Trailing, UseCase
 
 Tables = Mapping[str, pd.DataFrame]
 MICROSECONDS_A_DAY = 86_400_000_000
-MOST_TO_SQUARE = 3_037_000_499
+MISSING = np.iinfo(np.int64).min
 
 
 def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -32,14 +36,50 @@ def compute(case: UseCase, events: pd.DataFrame, tables: Tables) -> pd.DataFrame
 
     Returns:
         `event_id`, `event_time`, `day` and every declared feature, one row an event, in the order of `events`.
+
+    Raises:
+        UndeclaredFeatureError: the case computes other features than it declares.
     """
     declared = case.features
     columns = {name: _array(events[name]) for name in declared.event_columns}
     columns |= dict(_derived(case, events, tables))
-    columns |= declared.row(columns)
-    kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
+    columns |= row_features(case, columns, frozenset(declared.names))
+    try:
+        kept = {column.name: _typed(columns[column.name], column) for column in declared.columns}
+    except KeyError as error:
+        raise nowhere(case, error) from None
     head = {"event_id": events["event_id"].array, "event_time": events[case.event_time].array, "day": events["day"].array}
     return pd.DataFrame(head | kept, copy=False)  # a copy would gather the numbers in one block, and double the memory
+
+
+class UndeclaredFeatureError(ValueError):
+    """What a case computes and what it declares are not the same features."""
+
+
+def row_features(case: UseCase, columns: Arrays, declared: Set[str]) -> dict[str, npt.NDArray[Any]]:
+    """What the case's `row` makes of the columns of events.
+
+    Args:
+        declared: the names of all features.
+
+    Raises:
+        UndeclaredFeatureError: it gives a feature that is not declared, and that no model would ever see.
+    """
+    made = case.features.row(columns)
+    if not made.keys() <= declared:
+        others = ", ".join(name for name in made if name not in declared)
+        raise UndeclaredFeatureError(
+            f"features of {case.name}: `row` gives {others}, not declared: add Column(name=…) to `columns` of the features, or leave it out"
+        )
+    return made
+
+
+def nowhere(case: UseCase, name: KeyError) -> UndeclaredFeatureError:
+    """Of a feature that is declared and that nothing computes."""
+    return UndeclaredFeatureError(
+        f"features of {case.name}: {name.args[0]} is declared, but `row` does not give it, and it is no column of the event or of a fact: "
+        "add it to what `row` returns, or take it out of `columns` of the features"
+    )
 
 
 def columns_of(trailing: Sequence[Trailing], latest: Sequence[Latest], lookups: Sequence[Lookup]) -> tuple[Column, ...]:
@@ -77,52 +117,52 @@ def _derived(case: UseCase, events: pd.DataFrame, tables: Tables) -> Iterator[tu
 def _trailing_values(
     declared: Trailing, entity: Entity, known: Known, questions: Questions
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    wanted = summed(declared.statistics, questions.values(declared, declared.fact.value).astype(np.int64))
-    answers = trailing(known, list(wanted.values()), declared.windows)
-    ages = span(known, declared.windows) if "span" in declared.statistics else {}
-    for window in declared.windows:
-        count, *sums = answers[window]
+    fact, windows = declared.fact, declared.windows
+    values = questions.values(declared, fact.value)
+    shares = [each for each in declared.statistics if isinstance(each, Share)]
+    counted = trailing(known, [at_least(values, each.at_least) for each in shares], windows)
+    counts = {window: count for window, (count, *_) in counted.items()}
+    ages = span(known, windows) if "span" in declared.statistics else {}
+    asked = [each for each in MOMENTS if each in declared.statistics]
+    try:
+        answers = moments(known, values, counts, asked) if asked else {}
+    except OverflowError as error:
+        raise too_large(fact.table, fact.value) from error
+    for window in windows:
+        passed = dict(zip(shares, counted[window][1:], strict=True))
         for each in declared.statistics:
-            name = trailing_name(declared.fact, each, window, entity)
-            yield name, statistic(each, count, dict(zip(wanted, sums, strict=True)), ages.get(window))
-
-
-def summed(statistics: Sequence[object], values: Int64Array) -> dict[str, Int64Array]:
-    """What of some values has to be summed for some statistics, by name: nothing for counts.
-
-    Raises:
-        OverflowError: a value has no square in 64 bits.
-    """
-    wanted = {"": values} if {"sum", "mean", "std"} & {each for each in statistics if isinstance(each, str)} else {}
-    if "std" in statistics:
-        if np.abs(values).max(initial=0) > MOST_TO_SQUARE:
-            raise OverflowError(f"a value of {np.abs(values).max():,} has no square in 64 bits: declare a maximum of its column")
-        wanted["square"] = values * values
-    return wanted | {each.name: (values >= each.at_least).astype(np.int64) for each in statistics if isinstance(each, Share)}
+            name = trailing_name(fact, each, window, entity)
+            if isinstance(each, str) and each in MOMENTS:
+                yield name, answers[window][each]
+            else:
+                yield name, statistic(each, counts[window], passed.get(each) if isinstance(each, Share) else None, ages.get(window))
 
 
 def statistic(
-    declared: str | Share, count: Int64Array, sums: Mapping[str, Int64Array], ages: Int64Array | None
+    declared: str | Share, count: Int64Array, passed: Int64Array | None, ages: Int64Array | None
 ) -> npt.NDArray[np.float64]:
-    """A statistic of facts in windows from how many they are, the sums of what is `summed` and the age of the oldest, -1 for none."""
-    answer: npt.NDArray[np.float64]
+    """A statistic that is none of the `MOMENTS`.
+
+    Args:
+        count: facts in windows.
+        passed: of a share, how many of these are at least what it says.
+        ages: of a span, microseconds since the oldest fact, -1 where there is none. Windows are shorter than the 285 years of
+            microseconds that a float counts.
+    """
     match declared:
         case "count":
-            answer = count.astype(np.float64)
-        case "sum":
-            answer = sums[""].astype(np.float64)
-        case "mean":
-            answer = ratio(sums[""], count)
-        case "std":
-            mean = ratio(sums[""], count)
-            answer = np.sqrt(np.maximum(ratio(sums["square"], count) - mean * mean, 0.0))
+            return count.astype(np.float64)
         case "span" if ages is not None:
-            answer = np.where(ages >= 0, ages / MICROSECONDS_A_DAY, np.nan)
-        case Share():
-            answer = ratio(sums[declared.name], count)
+            return np.where(ages >= 0, ages / MICROSECONDS_A_DAY, np.nan)
+        case Share() if passed is not None:
+            return ratio(passed, count)
         case _:
             raise ValueError(f"no statistic {declared!r}")
-    return answer
+
+
+def too_large(table: str, column: str) -> OverflowError:
+    """A sum of a column is greater than any float, as it can only be where nobody declares how large values may be."""
+    return OverflowError(f"a sum of {table}.{column} is greater than any float: declare a `minimum` and a `maximum` of the column")
 
 
 def _latest_values(declared: Latest, known: Known, questions: Questions) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -155,8 +195,7 @@ def latest_columns(
         yield f"{declared.name}_{value}", _take(values(value), now)
     if before is not None:
         for value in declared.changes:
-            found = values(value)
-            yield f"{declared.name}_{value}_change", _take(found, now) - _take(found, before)
+            yield f"{declared.name}_{value}_change", _changes(declared, value, values(value), now, before)
     yield f"{declared.name}_age_minutes", age
 
 
@@ -177,10 +216,35 @@ def fresh(
 
 
 def _take(values: npt.NDArray[Any], index: Int64Array) -> npt.NDArray[np.float64]:
-    """Values at an index, nan where the index is -1."""
-    found, there = np.full(index.shape, np.nan), index >= 0
+    """Values at an index, nan where the index is -1 or the value is missing."""
+    found, there = np.full(index.shape, np.nan), _there(values, index)
     found[there] = values[index[there]]
     return found
+
+
+def _there(values: npt.NDArray[Any], index: Int64Array) -> npt.NDArray[np.bool_]:
+    """Whether there is a value at an index. A whole number that is missing is the least of all, as a time that is missing is to numpy."""
+    there = index >= 0
+    if values.dtype == np.int64 and len(values):
+        there &= values[index] != MISSING
+    return there
+
+
+def _changes(declared: Latest, name: str, values: npt.NDArray[Any], now: Int64Array, before: Int64Array) -> npt.NDArray[np.float64]:
+    """Differences of values at two indices, correctly rounded, nan where one of them is -1.
+
+    Raises:
+        OverflowError: a difference is greater than any float.
+    """
+    changes, there = np.full(now.shape, np.nan), _there(values, now) & _there(values, before)
+    later, earlier = values[now[there]], values[before[there]]
+    with np.errstate(over="ignore"):
+        changes[there] = differences(later, earlier)
+    if np.isinf(changes[there]).any():
+        raise OverflowError(
+            f"a change of {declared.table}.{name} is greater than any float: declare a `minimum` and a `maximum` of the column"
+        )
+    return changes
 
 
 def _array(values: pd.Series) -> npt.NDArray[Any]:
@@ -199,11 +263,18 @@ def _trailing_columns(declared: Trailing) -> Iterator[Column]:
             for window in declared.windows:
                 name = trailing_name(declared.fact, statistic, window, entity)
                 what = statistic.name if isinstance(statistic, Share) else statistic
-                text = f"{what} of {declared.fact.name} known in the {_short(window)} before, same {' and '.join(entity)}"
+                who = " and ".join(entity)
+                text = markdown(f"{what} of {declared.fact.name} known in the {_short(window)} before, same {who}")
                 minimum = None if what in ("mean", "sum") else 0.0
                 nullable = what not in ("count", "sum")
                 yield Column(
-                    name=name, dtype=DType.FLOAT64, description=text, unit=unit, nullable=nullable, minimum=minimum, maximum=maximum
+                    name=name,
+                    dtype=DType.FLOAT64,
+                    description=text,
+                    unit=unit,
+                    nullable=nullable,
+                    minimum=minimum,
+                    maximum=maximum,
                 )
 
 
@@ -225,7 +296,7 @@ def _latest_columns(declared: Latest) -> Iterator[Column]:
 
 
 def _number(name: str, description: str, *, unit: str | None = None, minimum: float | None = None) -> Column:
-    return Column(name=name, dtype=DType.FLOAT64, description=description, unit=unit, nullable=True, minimum=minimum)
+    return Column(name=name, dtype=DType.FLOAT64, description=markdown(description), unit=unit, nullable=True, minimum=minimum)
 
 
 def trailing_name(fact: Fact, statistic: str | Share, window: timedelta, entity: tuple[str, ...]) -> str:

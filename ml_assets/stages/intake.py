@@ -14,9 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.sources.iso import one_as_most_write
-from ml_assets.stages.clean import PATTERNS, WANTED, shown
-from ml_assets.stages.questions import microseconds
-from ml_assets.use_case import Column, Day, DType, Table, nullable_dtype
+from ml_assets.stages.availability import microseconds
+from ml_assets.stages.clean import PATTERNS, WANTED, expected
+from ml_assets.stages.dates import instant_of, is_date
+from ml_assets.stages.spelling import canonical
+from ml_assets.stages.values import shown
+from ml_assets.use_case import Column, Day, DType, Spelling, Table, nullable_dtype
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -177,7 +180,7 @@ def _kept(columns: list[tuple[str, Callable[[Any], Any]]], content: Mapping[str,
 
 def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
     """What a value must be, as a function from it to what is kept; it raises ValueError with the rule that is broken."""
-    parse = _PARSERS[column.dtype] if parses else _as_declared
+    parse = _parser(column) if parses else _as_declared
     low, high, allowed = column.minimum, column.maximum, frozenset(column.allowed)
     blank, fill, nullable = column.impossible == "blank", column.fill, column.nullable
     outside = f"is not one of {', '.join(column.allowed)}"
@@ -210,6 +213,26 @@ def _rules(column: Column, *, parses: bool) -> Callable[[Any], Any]:
         return value
 
     return rules
+
+
+def _parser(column: Column) -> Callable[[Any], Any]:
+    """From a delivered value to the one that is kept."""
+    if column.dtype is DType.TIMESTAMP:
+        return _time_parser(column)
+    if column.spelling is Spelling.TEXT:
+        return _PARSERS[column.dtype]
+    spelling, rule = column.spelling, expected(column)
+
+    def spelled(value: Any) -> str | None:
+        # A number or a truth value of JSON is what a source would write it as.
+        text = _string(str(value) if isinstance(value, bool | float) else value)
+        if text is None:
+            return None
+        if (word := canonical(text, spelling)) is None:
+            raise ValueError(rule)
+        return word
+
+    return spelled
 
 
 def _as_declared(value: Any) -> Any:
@@ -270,6 +293,17 @@ def _instant(value: Any) -> int | None:
     if not FIRST <= found <= LAST:
         raise ValueError(WANTED[DType.TIMESTAMP])
     return found
+
+
+def _time_parser(column: Column) -> Callable[[Any], Any]:
+    """A date without a time of day is what the column says, if anything."""
+
+    def parse(value: Any) -> int | None:
+        if isinstance(value, str) and len(text := value.strip()) == 10 and is_date(text):
+            return instant_of(text, column)
+        return _instant(value)
+
+    return parse
 
 
 def _microseconds(span: timedelta) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ml_assets.stages.comparison import average_precisions, multiplicities
 from ml_assets.stages.inputs import FloatArray, IntArray
+from ml_assets.stages.metrics import within_bounds
 
 MIDDLE = (0.025, 0.975)
 
@@ -35,7 +36,7 @@ def intervals(
         "average_precision": average_precisions(labels, scores, day, times),
         **_of_probabilities(scores, labels, day, times),
     }
-    return dict(_middles(found))
+    return dict(_middles({name: within_bounds(name, values) for name, values in found.items()}))
 
 
 def roc_aucs(labels: FloatArray, scores: FloatArray, day: IntArray, times: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ it (`stages.online_features`).
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml_assets.stages.questions import Entity, microseconds
-from ml_assets.use_case import DType, Table, UseCase
+from ml_assets.stages.availability import NEVER, known_time, known_times, microseconds
+from ml_assets.stages.questions import Entity
+from ml_assets.use_case import Column, Day, DType, Table, UseCase
 
 Row = Mapping[str, Any]
 """A clean row: instants as whole microseconds since the epoch, None for what is missing."""
@@ -23,17 +24,16 @@ Place = tuple[str, Entity]
 """A table, and of whom something is known by its rows."""
 Records = npt.NDArray[Any]
 """What is kept of some rows, as a structured array of the dtype `Kept.dtype`."""
-NEVER = np.iinfo(np.int64).min
-"""Stands for an instant that is missing."""
 ID_BYTES = 40
 MICROSECOND = timedelta(microseconds=1)
-SEPARATOR = b"\x1f"
+SEPARATOR, _ESCAPE = b"\x1f", b"\x1e"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
     """What is kept of the rows of a table: one record of fixed size a row, filed under each entity that features ask about."""
 
+    case: UseCase
     table: Table
     dtype: np.dtype[Any]
     times: tuple[str, ...]
@@ -49,13 +49,22 @@ class Kept:
     _late: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
     """Columns of the table that are known later than the row, and the columns that say when."""
 
+    _within: dict[str, timedelta] = field(init=False, repr=False, compare=False)
+    """How long after its day a row is known at the latest, by the column of `times`."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_within", {name: self.case.features.known_within(self.table.name, name) for name in self.times})
         columns = (self.dtype.names or ())[1:]
         missing = {name: NEVER if self.dtype[name] == np.int64 else float("nan") for name in columns}
         packed = struct.Struct(f"<{ID_BYTES}s" + "".join("q" if missing[name] == NEVER else "d" for name in columns))
         late = tuple((column.name, column.known_at) for column in self.table.columns if column.known_at)
         for name, value in (("columns", columns), ("_missing", missing), ("_packed", packed), ("_late", late)):
             object.__setattr__(self, name, value)
+
+    @property
+    def id_field(self) -> str:
+        """Of the dtype: what names a row."""
+        return (self.dtype.names or ())[0]
 
     def id(self, row: Row) -> bytes:
         """What names a row in the table.
@@ -92,18 +101,27 @@ class Kept:
         """The instant at which the last of what is kept of a row becomes known: no window that begins later has it."""
         return max((row[name] for name in self.times if row[name] is not None), default=NEVER)
 
+    def counted(self, row: Row, day: Day) -> Row:
+        """The row with the times from which on it counts, where it is delivered under a day."""
+        case, table = self.case, self.table
+        times = {name: known_time(case, table, row[name], day, within=self._within[name]) for name in self.times}
+        return row if all(row[name] == time for name, time in times.items()) else {**row, **times}
+
     def records(self, rows: pd.DataFrame) -> Records:
-        """Many clean rows, as a table has them.
+        """Many clean rows, as a table has them, with the times from which on they count.
 
         Raises:
             ValueError: as `id`.
         """
         found = np.zeros(len(rows), dtype=self.dtype)
         parts = zip(*(rows[name].tolist() for name in self.table.key), strict=True)
-        found["id"] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
+        found[self.id_field] = [_checked(" ".join(map(str, each)).encode(), self.table) for each in parts]
         for name in self.columns:
             values = rows[name]
-            found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
+            if name in self.times:
+                found[name] = known_times(self.case, self.table, rows, name, within=self._within[name])
+            else:
+                found[name] = microseconds(values) if isinstance(values.dtype, pd.DatetimeTZDtype) else values.to_numpy()
         return found
 
     def keys_of(self, rows: pd.DataFrame) -> Iterator[list[bytes | None]]:
@@ -128,11 +146,12 @@ def kept_of(case: UseCase) -> dict[str, Kept]:
         entities.setdefault(latest.table, {}).update({latest.entity: None})
     return {
         name: Kept(
+            case=case,
             table=case.table(name),
-            dtype=np.dtype([("id", f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
+            dtype=np.dtype([(_id_beside(names), f"S{ID_BYTES}"), *((column, _dtype(case, name, column)) for column in names)]),
             times=tuple(times[name]),
             entities=tuple(entities[name]),
-            prefixes=tuple(f"{name}.{'+'.join(entity)}".encode() for entity in entities[name]),
+            prefixes=tuple(f"{name}.{'+'.join(map(_part, entity))}".encode() for entity in entities[name]),
         )
         for name, names in columns.items()
     }
@@ -151,8 +170,27 @@ def key_of(prefix: bytes, entity: Entity, row: Row) -> bytes | None:
         if (value := row[name]) is None:
             return None
         part = str(value).encode()
-        parts.append(part.replace(SEPARATOR, SEPARATOR * 2) if SEPARATOR in part else part)
+        if SEPARATOR in part or _ESCAPE in part:  # or two entities of several columns could have one key
+            part = part.replace(_ESCAPE, _ESCAPE + b"0").replace(SEPARATOR, _ESCAPE + b"1")
+        parts.append(part)
     return SEPARATOR.join(parts)
+
+
+def _part(name: str) -> str:
+    r"""The name of a column among others of an entity.
+
+    >>> _part("origin"), _part("a+b")
+    ('origin', 'a\\+b')
+    """
+    return name.replace("\\", "\\\\").replace("+", "\\+")
+
+
+def _id_beside(columns: Collection[str]) -> str:
+    """A name for the id that none of the columns has."""
+    name = "id"
+    while name in columns:
+        name += "_"
+    return name
 
 
 def _checked(id: bytes, table: Table) -> bytes:
@@ -169,6 +207,17 @@ def _by(instant: int | None, moment: int) -> bool:
 
 def _dtype(case: UseCase, table: str, name: str) -> str:
     column = next(column for column in case.table(table).columns if column.name == name)
+    if column.dtype is DType.INT64:
+        return "<f8" if may_be_missing(case, table, column) and _fits_a_float(column) else "<i8"
+    return "<i8" if column.dtype is DType.TIMESTAMP else "<f8"
+
+
+def may_be_missing(case: UseCase, table: str, column: Column) -> bool:
+    """Whether a record may lack a value of a column: `NEVER` where it is kept as a whole number, else nan."""
     late = table == case.events and column.known_at is not None  # an event is kept before all of it is known
-    whole = column.dtype is DType.TIMESTAMP or (column.dtype is DType.INT64 and not column.nullable and not late)
-    return "<i8" if whole else "<f8"
+    return late or column.nullable or column.dtype is not DType.INT64
+
+
+def _fits_a_float(column: Column) -> bool:
+    """Whether every value that a column admits is a float of its own."""
+    return None not in (column.minimum, column.maximum) and max(abs(column.minimum or 0), abs(column.maximum or 0)) <= 2**53

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from ml_assets.stages.availability import instants, known_times
 from ml_assets.stages.quality import Finding
-from ml_assets.use_case import Column, Day, DType, Investigation, Reported, Severity, UseCase, shift
+from ml_assets.use_case import Column, Day, DType, Investigation, Label, Reported, Severity, UseCase, shift
 
 
 def label_columns(case: UseCase) -> tuple[Column, ...]:
@@ -26,21 +27,50 @@ def label_days(case: UseCase, events: pd.DataFrame, reports: pd.DataFrame | None
     """Labels that became known on these days.
 
     Args:
-        events: clean events of these days and of the days before whose labels may still become known.
-        reports: where the label is `Reported`, rows of its table for the same days.
+        events: clean events of these days and of the `settled_days` before each of them. Others do no harm: a day sees its own.
+        reports: where labels stand in a table of their own, its rows of the same days.
 
     Returns:
         The columns of `label_columns` and `day`, ordered by day, `known_at` and event id.
     """
     label = case.label
+    if case.label_table != case.events and reports is None:
+        raise ValueError(f"labels of {case.name} are reported in {case.label_table}: hand over its rows")
     if isinstance(label, Reported):
-        if reports is None:
-            raise ValueError(f"labels of {case.name} are reported in {label.table}: hand over its rows")
-        known = pd.concat(_reported(case, label, events, reports), ignore_index=True)
+        known = pd.concat(_reported(case, label, events, pd.DataFrame(reports)), ignore_index=True)
     else:
-        there = events[events[label.known_at].notna() & events[label.column].notna()]
-        known = _as_labels(case, there, there["day"], there[label.column].astype("int64"), there[label.known_at])
+        known = _delivered(case, label, events, reports)
     return known[known["day"].isin(days)].sort_values(["day", "known_at", "event_id"], ignore_index=True)
+
+
+def _delivered(case: UseCase, label: Label, events: pd.DataFrame, own: pd.DataFrame | None) -> pd.DataFrame:
+    """Labels out of a column. One is known when it says so, and not before both it and its event were delivered.
+
+    A label whose event is delivered later waits for it; one that lies more than `settled_days` from the day on which it counts is left
+    out, whatever range is made: that is what `latest_after` promises.
+    """
+    rows = events if own is None else own
+    rows = rows[rows[label.known_at].notna() & rows[label.column].notna()].reset_index(drop=True)
+    known_at = known_times(case, case.table(case.label_table), rows, label.known_at)
+    rows = rows.assign(**{label.known_at: instants(known_at)})
+    delivered = rows["day"]
+    if own is not None:
+        about = events[["event_id", "day", case.event_time, *label.entities]]
+        rows = rows[["event_id", "day", label.column, label.known_at]].merge(about, on="event_id", suffixes=("_of_label", ""))
+        delivered = rows["day_of_label"]
+        begins = rows["day"].map({day: case.starts(day) for day in rows["day"].unique()}).astype(rows[label.known_at].dtype)
+        rows[label.known_at] = rows[label.known_at].where(rows[label.known_at] >= begins, begins)
+    known = _as_labels(case, rows, rows["day"], rows[label.column].astype("int64"), rows[label.known_at])
+    earliest = known["day"].map({day: shift(day, -case.settled_days) for day in known["day"].unique()})
+    within = (rows["day"] >= earliest) & (delivered >= earliest) & (known["day"] >= delivered)
+    kept = known[within.to_numpy(dtype=bool)]
+    # A late event can find more than one label that waited for it: the last one counts.
+    return (
+        kept.assign(_of_label=delivered[within])
+        .sort_values(["_of_label", "known_at"], kind="stable")
+        .drop(columns="_of_label")
+        .drop_duplicates(["event_id", "day"], keep="last")
+    )
 
 
 def _reported(case: UseCase, label: Reported, events: pd.DataFrame, reports: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -112,6 +142,26 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
             )
         ]
     return found
+
+
+def unmatched_findings(case: UseCase, events: pd.DataFrame, reports: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Finding]]:
+    """Labels of a table of their own that are about no event that is there. One whose event comes late counts when it comes."""
+    findings = {}
+    for day in days:
+        there = events.loc[events["day"].between(shift(day, -case.settled_days), day), "event_id"]
+        of_day = reports.loc[reports["day"] == day, "event_id"]
+        unknown = of_day[~of_day.isin(there)]
+        findings[day] = [
+            Finding(
+                expectation=f"a label is about an event of the {case.settled_days} days before",
+                passed=unknown.empty,
+                severity=Severity.WARN,
+                observed=f"{len(unknown)} of {len(of_day)} labels delivered are about no event that is there",
+                unexpected=len(unknown),
+                examples=tuple(unknown.head(5)),
+            )
+        ]
+    return findings
 
 
 def latest_known(labels: pd.DataFrame) -> pd.DataFrame:

@@ -8,10 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
+from ml_assets.stages.bounds import bounded
 from ml_assets.stages.inputs import FloatArray
+from ml_assets.stages.ranking import average_precision, roc_auc
 
 CURVE_POINTS = 200
 CALIBRATION_BINS = 10
+UNBOUNDED = frozenset({"log_loss"})
+"""Metrics that every case has and that may be above 1; none is below 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,8 @@ def measure(
         )
     flagged = scores >= threshold
     bins = calibration(scores, labels)
-    standard = {**_at_threshold(flagged, labels), **_over_thresholds(scores, labels), **_of_probabilities(scores, labels, bins)}
+    figures = {**_at_threshold(flagged, labels), **_over_thresholds(scores, labels), **_of_probabilities(scores, labels, bins)}
+    standard = {name: float(within_bounds(name, np.float64(value))) for name, value in figures.items()}
     return Performance(
         version=version,
         family=family,
@@ -75,6 +80,11 @@ def measure(
         confusion=_confusion(flagged, labels),
         curves=Curves(precision_recall=_precision_recall(scores, labels), roc=_roc(scores, labels), calibration=bins),
     )
+
+
+def within_bounds(name: str, values: npt.ArrayLike) -> FloatArray:
+    """A metric that every case has, as `bounds.bounded`."""
+    return bounded(values, name=name, maximum=None if name in UNBOUNDED else 1.0)
 
 
 def require_finite(scores: FloatArray, version: str) -> None:
@@ -110,8 +120,8 @@ def _at_threshold(flagged: npt.NDArray[np.bool_], labels: FloatArray) -> dict[st
 
 def _over_thresholds(scores: FloatArray, labels: FloatArray) -> dict[str, float]:
     return {
-        "roc_auc": float(metrics.roc_auc_score(labels, scores)),
-        "average_precision": float(metrics.average_precision_score(labels, scores)),
+        "roc_auc": roc_auc(labels, scores),
+        "average_precision": average_precision(labels, scores),
     }
 
 

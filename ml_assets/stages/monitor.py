@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ml_assets.stages.bounds import as_declared
 from ml_assets.stages.inputs import FloatArray
 from ml_assets.stages.labels import latest_known, news
-from ml_assets.use_case import Column, Day, DType, Investigation, UseCase, nullable_dtype
+from ml_assets.stages.ranking import average_precision, roc_auc
+from ml_assets.use_case import Column, Day, DType, Investigation, UseCase
 
 PERFORMANCE_COLUMNS = (
     Column(name="model_version", dtype=DType.STRING),
@@ -83,9 +84,9 @@ def performance(
         "alerts": int(alerts.sum()),
         "precision": hits / alerts.sum() if alerts.any() else float("nan"),
         "recall": hits / positive.sum() if positive.any() else float("nan"),
-        "roc_auc": float(roc_auc_score(positive, judged["score"])) if both else float("nan"),
+        "roc_auc": roc_auc(positive, judged["score"]) if both else float("nan"),
         **{
-            name: float(average_precision_score(positive, judged[column])) if both else float("nan")
+            name: average_precision(positive, judged[column]) if both else float("nan")
             for name, column in (
                 ("average_precision", "score"),
                 ("baseline_average_precision", "baseline_score"),
@@ -135,5 +136,4 @@ def daily_performance(scores: pd.DataFrame, labels: pd.DataFrame, first: Mapping
         here = of_day.get(str(day), known.iloc[:0])
         figures = performance(group, here, reported=reported, first=first[str(day)], case=case)
         rows.append({"model_version": version, **figures, "day": day})
-    types = {column.name: nullable_dtype(column.dtype) for column in PERFORMANCE_COLUMNS} | {"day": "str"}
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    return as_declared(pd.DataFrame(rows, columns=[*(column.name for column in PERFORMANCE_COLUMNS), "day"]), PERFORMANCE_COLUMNS)

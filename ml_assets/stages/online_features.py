@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_assets.stages.features import columns_of, fresh, latest_columns, statistic, summed, trailing_name
-from ml_assets.stages.kept import ID_BYTES, MICROSECOND, NEVER, Place, Records, Row, kept_of, key_of
+from ml_assets.stages.availability import NEVER
+from ml_assets.stages.exact import FITS, RunningSums, Sums, at_least
+from ml_assets.stages.features import columns_of, fresh, latest_columns, nowhere, row_features, statistic, too_large, trailing_name
+from ml_assets.stages.kept import ID_BYTES, MICROSECOND, Place, Records, Row, kept_of, key_of, may_be_missing
+from ml_assets.stages.moments import MOMENTS, moment
 from ml_assets.stages.questions import Entity
 from ml_assets.stages.windows import Int64Array
 from ml_assets.use_case import Column, DType, Latest, Share, Trailing, UseCase
@@ -36,6 +39,7 @@ class OnlineFeatures:
     def __init__(self, case: UseCase) -> None:
         self.case, self.kept = case, kept_of(case)
         self._columns = {column.name: column for column in case.event_table.columns}
+        self._names = frozenset(case.features.names)
         self._prefixes = {
             (name, entity): prefix
             for name, kept in self.kept.items()
@@ -46,8 +50,8 @@ class OnlineFeatures:
 
     def _series_of(self, table: str, entity: Entity, known_at: str, value: str) -> "_Series":
         kept = self.kept[table]
-        gaps = value if kept.dtype[value] == np.float64 else ""
-        time = next(column for column in kept.table.columns if column.name == known_at)
+        of_value, time = (next(column for column in kept.table.columns if column.name == name) for name in (value, known_at))
+        gaps = value if of_value.dtype is not DType.TIMESTAMP and may_be_missing(self.case, table, of_value) else ""
         missing = bool(gaps) or time.nullable or time.known_at is not None
         return _Series(place=(table, entity), known_at=known_at, gaps=gaps, missing=missing, own=table == self.case.events)
 
@@ -76,6 +80,9 @@ class OnlineFeatures:
                 can be known: then everything that depends on them is missing.
             dimensions: a row of a table that is not delivered by day, by its name and the row's key.
             keys: of each event, where they are at hand.
+
+        Raises:
+            UndeclaredFeatureError: the case computes other features than it declares.
         """
         if len(events) > self._at_once:
             starts = range(0, len(events), self._at_once)
@@ -94,8 +101,11 @@ class OnlineFeatures:
                 rows = [dimensions(lookup.table, event[lookup.by]) or {} for event in events]
                 for value in lookup.values:
                     columns[f"{lookup.table}_{value}"] = _floats([row.get(value) for row in rows])
-        columns |= declared.row(columns)
-        return {column.name: columns[column.name] for column in declared.columns}
+        columns |= row_features(self.case, columns, self._names)
+        try:
+            return {column.name: columns[column.name] for column in declared.columns}
+        except KeyError as error:
+            raise nowhere(self.case, error) from None
 
     def _known(
         self, events: Sequence[Row], facts: Mapping[bytes, bytes], of_events: Sequence[Mapping[Place, bytes | None]]
@@ -146,7 +156,12 @@ class _Statistic:
     declared: str | Share
     names: list[str] = field(default_factory=list)
     windows: list[int] = field(default_factory=list)
-    sums: dict[str, list[int]] = field(default_factory=dict)
+    sums: dict[str | Share, list[int]] = field(default_factory=dict)
+
+
+VALUE, SQUARE = "value", "square"
+_SUMS: Mapping[str, tuple[str, ...]] = {"sum": (VALUE,), "mean": (VALUE,), "std": (VALUE, SQUARE)}
+"""What is summed for a statistic: nothing for others than these and shares."""
 
 
 @dataclass(kw_only=True)
@@ -156,11 +171,15 @@ class _Plan:
     series: list[_Series] = field(default_factory=list)
     windows: list[tuple[int, timedelta]] = field(default_factory=list)
     """A series, and from how long before an event on."""
-    summed: list[tuple[int, str, str | Share, str]] = field(default_factory=list)
-    """What is summed: a series, a column, and of its values what `features.summed` has for a statistic under a name."""
+    values: list[tuple[int, str]] = field(default_factory=list)
+    """A series and a column of it that has to do with sums."""
+    summed: list[tuple[int, str | Share]] = field(default_factory=list)
+    """What is summed of which of `values`: themselves, their squares, or whether they are at least what a share says."""
     sums: list[tuple[int, int]] = field(default_factory=list)
     """What of `summed`, over which window."""
     statistics: dict[object, _Statistic] = field(default_factory=dict)
+    of_values: dict[int, dict[str | Share, _Statistic]] = field(default_factory=dict)
+    """What is asked of each of `values` alone."""
     latest: list[tuple[int, Latest]] = field(default_factory=list)
 
     @classmethod
@@ -186,9 +205,14 @@ class _Plan:
                 row = _place(self.windows, (series, window))
                 asked.names.append(trailing_name(declared.fact, each, window, entity))
                 asked.windows.append(row)
-                for name in summed((each,), np.empty(0, dtype=np.int64)):
-                    what = _place(self.summed, (series, declared.fact.value, each if name else "sum", name))
-                    asked.sums.setdefault(name, []).append(_place(self.sums, (what, row)))
+                if not (sums := (each,) if isinstance(each, Share) else _SUMS.get(each, ())):
+                    continue
+                values = _place(self.values, (series, declared.fact.value))
+                alone = self.of_values.setdefault(values, {}).setdefault(each, _Statistic(declared=each))
+                alone.names.append(asked.names[-1])
+                alone.windows.append(row)
+                for what in sums:
+                    asked.sums.setdefault(what, []).append(_place(self.sums, (_place(self.summed, (values, what)), row)))
 
     def _freeze(self) -> None:
         self.of_windows = np.array([series for series, _ in self.windows], dtype=np.int64)
@@ -201,7 +225,7 @@ class _Plan:
         self.sum_rows = np.array([row for _, row in self.sums], dtype=np.int64)
         self.sum_of = np.array([what for what, _ in self.sums], dtype=np.int64)
         self._asked = [
-            (each, np.array(each.windows), {name: np.array(places) for name, places in each.sums.items()})
+            (each, np.array(each.windows), {what: np.array(places) for what, places in each.sums.items()})
             for each in self.statistics.values()
         ]
         self._spans = np.array(self.statistics["span"].windows if "span" in self.statistics else [], dtype=np.int64)
@@ -231,11 +255,38 @@ class _Plan:
         ends = known.ends[self.of_windows]
         starts = np.minimum(known.starts, ends)
         count = ends - starts
-        sums = known.sums(starts, ends) if self.sums else count
+        sums, reach, large = known.sums(starts, ends) if self.sums else (count, 0, {})
         ages = known.ages(starts[self._spans], count[self._spans]) if len(self._spans) else None
         for each, windows, of_sums in self._asked:
-            values = statistic(each.declared, count[windows], {name: sums[places] for name, places in of_sums.items()}, ages)
+            summed = {what: sums[places] for what, places in of_sums.items()}
+            if isinstance(each.declared, str) and each.declared in MOMENTS:
+                second = (summed[SQUARE],) if SQUARE in summed else ()
+                values = moment(each.declared, Sums(count=count[windows], first=(summed[VALUE],), second=second, reach=reach))
+            else:
+                passed = summed[each.declared] if isinstance(each.declared, Share) else None
+                values = statistic(each.declared, count[windows], passed, ages)
             yield from zip(each.names, values, strict=True)
+        for of, values in large.items():
+            first = known.bounds[self.values[of][0]]
+            yield from self._of_large(of, values, starts - first, ends - first)
+
+    def _of_large(
+        self, of: int, values: npt.NDArray[Any], starts: Int64Array, ends: Int64Array
+    ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """What is asked of values whose sums do not fit into 64 bits; `starts` and `ends` count from the first of them on."""
+        running = RunningSums.of(values)
+        for declared, each in self.of_values[of].items():
+            begin, end = starts[each.windows], ends[each.windows]
+            if isinstance(declared, Share):
+                passed = np.concatenate([[0], at_least(values, declared.at_least).cumsum()])
+                answers = statistic(declared, end - begin, passed[end] - passed[begin], None)
+            else:
+                try:
+                    answers = moment(declared, running.between(begin, end))
+                except OverflowError as error:
+                    series, column = self.values[of]
+                    raise too_large(self.series[series].place[0], column) from error
+            yield from zip(each.names, answers, strict=True)
 
     def _latest(self, known: "_Known") -> Iterator[tuple[str, npt.NDArray[Any]]]:
         series = self._latest_series
@@ -301,7 +352,9 @@ class _Known:
         if (places[1:] <= places[:-1]).any():
             again = places.argsort(kind="stable")
             if (places[again[1:]] == places[again[:-1]]).any():
-                of_records = np.concatenate([records[each.place]["id"] for each in series])
+                of_records = np.concatenate(
+                    [records[each.place][(records[each.place].dtype.names or ("id",))[0]] for each in series]
+                )
                 again = np.lexsort((of_records if order is None else of_records[order], places))
             places, times, order = places[again], times[again], again if order is None else order[again]
         searched = plan.searched(at)
@@ -348,20 +401,24 @@ class _Known:
         found = self.column(of, name)
         return np.concatenate([np.zeros(self.bounds[of], dtype=found.dtype), found])
 
-    def sums(self, starts: Int64Array, ends: Int64Array) -> Int64Array:
-        """Of what is summed, over its windows, shape (sums, m)."""
+    def sums(self, starts: Int64Array, ends: Int64Array) -> tuple[Int64Array, int, dict[int, npt.NDArray[Any]]]:
+        """Of what is summed, over its windows, shape (sums, m), and a number that no sum of values exceeds.
+
+        And values whose sums may leave 64 bits, by their place in the plan: they are summed as if they were 0.
+        """
         plan = self.plan
+        whole, reach, large = _whole([self.column(of, column) for of, column in plan.values])
         parts: list[Int64Array] = []
         shifts, length = list[int](), 0
-        for of, column, each, name in plan.summed:
-            parts.append(summed((each,), self.column(of, column).astype(np.int64))[name])
-            shifts.append(length - self.bounds[of])
+        for of, what in plan.summed:
+            parts.append(_summand(what, whole[of]))
+            shifts.append(length - self.bounds[plan.values[of][0]])
             length += len(parts[-1])
         running = np.zeros(length + 1, dtype=np.int64)
         np.concatenate(parts).cumsum(out=running[1:])
         shift = np.array(shifts, dtype=np.int64)[plan.sum_of, np.newaxis]
         found: Int64Array = running[ends[plan.sum_rows] + shift] - running[starts[plan.sum_rows] + shift]
-        return found
+        return found, reach, large
 
     def ages(self, starts: Int64Array, count: Int64Array) -> Int64Array:
         """Of the oldest fact in each of some windows, -1 where there is none."""
@@ -385,12 +442,36 @@ def _place(of: list[Any], item: Any) -> int:
     return of.index(item)
 
 
+def _summand(what: str | Share, values: Int64Array) -> Int64Array:
+    if isinstance(what, Share):
+        return at_least(values, what.at_least)
+    return values * values if what == SQUARE else values
+
+
+def _whole(values: Sequence[npt.NDArray[Any]]) -> tuple[list[Int64Array], int, dict[int, npt.NDArray[Any]]]:
+    """Values that are whole and of which sums of squares fit into 64 bits, what their sums do not exceed, and the others by their place.
+
+    All are looked at together first, which is enough almost always.
+    """
+    every = np.concatenate(values)
+    largest = max(float(every.max(initial=0)), -float(every.min(initial=0)))
+    if largest * largest * len(every) < FITS and ((whole := every.astype(np.int64)) == every).all():
+        bounds = list(accumulate(map(len, values), initial=0))
+        return [whole[begin:end] for begin, end in pairwise(bounds)], int(largest) * len(every), {}
+    if len(values) == 1:
+        return [np.zeros(len(every), dtype=np.int64)], 0, {0: every}
+    alone = [_whole([each]) for each in values]
+    large = {place: values[place] for place, (_, _, of_others) in enumerate(alone) if of_others}
+    return [whole for [whole], _, _ in alone], max(reach for _, reach, _ in alone), large
+
+
 def _there(plan: _Plan, records: Mapping[Place, Records], begins: Sequence[int], times: Int64Array) -> npt.NDArray[np.bool_]:
     """Which records have a time and, in the column that counts, a value."""
     there: npt.NDArray[np.bool_] = times != NEVER
     for place, each in enumerate(plan.series):
         if each.gaps:
-            there[begins[place] : begins[place + 1]] &= ~np.isnan(records[each.place][each.gaps])
+            values = records[each.place][each.gaps]
+            there[begins[place] : begins[place + 1]] &= (values != NEVER) if values.dtype == np.int64 else ~np.isnan(values)
     return there
 
 

@@ -164,7 +164,7 @@ def _facts(kept: Kept, rows: pd.DataFrame) -> Iterator[Fact]:
     until = records[kept.times[0]]
     for name in kept.times[1:]:
         until = pd.Series(until).clip(lower=records[name]).to_numpy()
-    ids, packed = records["id"].tolist(), [record.tobytes() for record in records]
+    ids, packed = records[kept.id_field].tolist(), [record.tobytes() for record in records]
     for keys in kept.keys_of(rows):
         for key, id, last, record in zip(keys, ids, until.tolist(), packed, strict=True):
             if key is not None:

@@ -1,5 +1,6 @@
 """The package of a candidate: models, threshold, schema, and events with the scores that it must give for them."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +12,8 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from ml_assets.stages.model import Model
+from ml_assets.stages.screening import FILE as SCREENING
+from ml_assets.stages.screening import screening_from_json
 from ml_assets.stages.train import Candidate, Recipe
 from ml_assets.stages.trials import Trial
 from ml_assets.use_case import AlertShare, AlertsPerDay, Costs, Day, Operating, Training, UseCase
@@ -23,10 +26,13 @@ LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas")
 
 
 def files_of(candidate: Candidate) -> dict[str, bytes]:
-    """The models, each in a folder of its own."""
+    """The models, each in a folder of its own, and how well each feature alone separates the classes."""
     models = {"candidate": candidate.model, "baseline": candidate.baseline, "climatology": candidate.climatology}
     models |= {SERVED: candidate.served} if candidate.served else {}
-    return {f"{folder}/{name}": content for folder, model in models.items() for name, content in model.to_files().items()}
+    files = {f"{folder}/{name}": content for folder, model in models.items() for name, content in model.to_files().items()}
+    if candidate.screening is not None:
+        files[SCREENING] = json.dumps(candidate.screening.to_json(), indent=1, allow_nan=False).encode()
+    return files
 
 
 def model_in(files: Mapping[str, bytes], folder: str) -> Model:
@@ -59,6 +65,7 @@ def candidate_in(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Can
             trials=tuple(TypeAdapter(Trial).validate_python(trial) for trial in manifest["trials"]),
         ),
         served=model_in(files, SERVED) if served_by(files) == SERVED else None,
+        screening=screening_from_json(json.loads(files[SCREENING])) if SCREENING in files else None,
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml_assets.stages.bounds import as_declared
 from ml_assets.stages.quality import Finding
 from ml_assets.stages.reference import Reference
-from ml_assets.use_case import Column, Day, DType, Monitoring, Severity, nullable_dtype, shift
+from ml_assets.use_case import Column, Day, DType, Monitoring, Severity, shift
 
 PROMISE_COLUMNS = (
     Column(name="model_version", dtype=DType.STRING, description="in force on the day"),
@@ -63,8 +64,7 @@ def promises(
         window = both[(both["day"] > shift(day, -monitoring.window_days)) & (both["day"] <= day)]
         if len(window):  # no events at all: nothing to say, and nothing wrong
             rows.append({**_of_window(window, references, monitoring), "day": day})
-    types = {column.name: nullable_dtype(column.dtype) for column in PROMISE_COLUMNS} | {"day": "str"}
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    return as_declared(pd.DataFrame(rows, columns=[*(column.name for column in PROMISE_COLUMNS), "day"]), PROMISE_COLUMNS)
 
 
 def promise_findings(rows: pd.DataFrame, monitoring: Monitoring) -> dict[Day, list[Finding]]:

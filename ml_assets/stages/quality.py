@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml_assets.escape import markdown
 from ml_assets.use_case import Column, Day, DayRange, DType, Severity, nullable_dtype
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ _TABLE_HEAD = ("| expectation | holds | severity | observed | examples |", "|---
 
 def _table_line(finding: Finding) -> str:
     cells = [
-        finding.expectation,
+        markdown(finding.expectation),
         "yes" if finding.passed else "**no**",
         finding.severity,
-        finding.observed,
-        ", ".join(finding.examples),
+        markdown(finding.observed),
+        markdown(", ".join(finding.examples)),
     ]
-    return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
+    return f"| {' | '.join(cells)} |"
 
 
 def audit(

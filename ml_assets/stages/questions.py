@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.stages.availability import NEVER, known_times, microseconds
 from ml_assets.stages.windows import Int64Array, Known, Timeline
 from ml_assets.use_case import Latest, Trailing, UseCase
 
@@ -51,6 +52,7 @@ class Questions:
         columns = [(series.table, column) for series, entity in asked for column in entity]
         self._asked_codes = self.each(self._code_asked, [column for _, column in columns])
         self._fact_codes = self.each(self._code_facts, columns)
+        self._known_times = self.each(self._times_of, [(series.table, series.known_at) for series, _ in asked])
         self._ranks = self.each(self._rank, [(series.table, series.id) for series, _ in asked])
         self._rows = self.each(self._rows_of, [series for series, _ in asked])
         self._timelines = self.each(self._timeline, self._rows)
@@ -115,13 +117,18 @@ class Questions:
         codes = pd.factorize(both, sort=True)[0].astype(np.int64)
         return codes[: len(facts)], codes[len(facts) :]
 
+    def _times_of(self, of: tuple[str, str]) -> Int64Array:
+        """From when on each row of a table counts."""
+        table, column = of
+        within = self._case.features.known_within(table, column)
+        return known_times(self._case, self._case.table(table), self.tables[table], column, within=within)
+
     def _rows_of(self, series: Series) -> Int64Array:
-        facts = self.tables[series.table]
-        there = facts[series.known_at].notna()
-        return np.flatnonzero(there & facts[series.value].notna() if series.value else there)
+        there = self._known_times[series.table, series.known_at] != NEVER
+        return np.flatnonzero(there & self.tables[series.table][series.value].notna() if series.value else there)
 
     def _known_at(self, series: Series) -> Int64Array:
-        return microseconds(self.tables[series.table][series.known_at])[self._rows[series]]
+        return self._known_times[series.table, series.known_at][self._rows[series]]
 
     def _timeline(self, series: Series) -> Timeline:
         rows, (of_facts, of_events) = self._rows[series], self._ranks[series.table, series.id]
@@ -156,12 +163,6 @@ def _place(known: Int64Array, codes: Int64Array) -> Int64Array:
     found = place < len(known)
     found[found] = known[place[found]] == codes[found]
     return np.where(found, place, -1)
-
-
-def microseconds(instants: pd.Series) -> Int64Array:
-    """Instants as microseconds since the epoch."""
-    naive: Int64Array = instants.dt.as_unit("us").dt.tz_convert(None).to_numpy().astype("datetime64[us]").astype(np.int64)
-    return naive
 
 
 def _arrow(values: pd.Series) -> pa.Array:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ml_assets.stages.bounds import bounded
 from ml_assets.stages.inputs import FloatArray
 from ml_assets.stages.model import Model
+from ml_assets.stages.ranking import average_precision, roc_auc
 from ml_assets.stages.sketch import Sketch, sketch, sketch_from_json
 
 FILE = "reference.json"
@@ -26,7 +27,7 @@ class Calibration:
 
     def rate(self, scores: FloatArray) -> FloatArray:
         """The probability of a positive, shape (n,), between 0 and 1."""
-        return np.asarray(np.interp(scores, self.scores, self.rates))
+        return bounded(np.interp(scores, self.scores, self.rates), name="a calibrated probability")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +74,8 @@ def reference_of(model: Model, events: pd.DataFrame, judged: pd.DataFrame) -> Re
         score=sketch(pd.DataFrame({"score": model.predict(events)}), "score", text=False),
         importance=dict(model.importance()),
         calibration=Calibration(scores=np.asarray(line.X_thresholds_), rates=np.asarray(line.y_thresholds_)),
-        average_precision=float(average_precision_score(truth, scores)),
-        roc_auc=float(roc_auc_score(truth, scores)),
+        average_precision=average_precision(truth, scores),
+        roc_auc=roc_auc(truth, scores),
         positive_rate=float(truth.mean()),
     )
 

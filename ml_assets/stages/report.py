@@ -4,7 +4,6 @@ Belongs here: words, order and escaping. Does not: the figures and the decision 
 """
 
 import math
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -12,9 +11,11 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from ml_assets.escape import markdown, visible
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.gate import Reason
 from ml_assets.stages.pictures import models
+from ml_assets.stages.screening import ScreeningResult
 from ml_assets.stages.trials import Trial, best_first
 
 NAMES = {
@@ -65,6 +66,18 @@ class TrialRow:
     parameters: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureRow:
+    """One feature alone, as text."""
+
+    name: str
+    auc: str
+    average_precision: str
+    positives: str
+    negatives: str
+    values: str
+
+
 def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: Mapping[str, str] | None = None) -> str:
     """One HTML page with its style and pictures inside: it asks no host for anything, and everything variable is escaped.
 
@@ -82,6 +95,7 @@ def render(report: Report, pictures: Mapping[str, bytes], *, title: str, notes: 
         comparison=comparison_in_words(report),
         pictures=[(name, CAPTIONS.get(name, ""), b64encode(png).decode("ascii")) for name, png in pictures.items()],
         trials=trial_rows(report.trials),
+        alone=screening_rows(report.screening),
         facts={**facts(report), **(notes or {})},
     )
 
@@ -90,13 +104,13 @@ def summary_markdown(report: Report) -> str:
     """The decision, its reasons and the metrics as Markdown; under 4 kB for a usual report."""
     roles = list(models(report))
     reasons = [
-        [_mark(reason.passed), *map(_escape, (_words(reason.name), reason.observed, reason.wanted))]
+        [_mark(reason.passed), *map(markdown, (_words(reason.name), reason.observed, reason.wanted))]
         for reason in report.decision.reasons
     ]
-    metrics = [[_escape(row.name), *map(_cell, row.cells, row.best, row.intervals)] for row in metric_rows(report)]
+    metrics = [[markdown(row.name), *map(_cell, row.cells, row.best, row.intervals)] for row in metric_rows(report)]
     parts = [
-        f"**{_escape(headline(report))}**",
-        _escape(comparison_in_words(report)),
+        f"**{markdown(headline(report))}**",
+        markdown(comparison_in_words(report)),
         table(["", "Reason", "Observed", "Wanted"], reasons),
         table(["Metric", *(role.capitalize() for role, _ in roles)], metrics),
         f"Hold-out {report.holdout_first} to {report.holdout_last}: {report.holdout_rows:,} rows, {report.positives:,} positives.",
@@ -108,8 +122,32 @@ def trials_markdown(trials: Sequence[Trial]) -> str:
     """The trials of a search as a Markdown table, best first."""
     if not trials:
         return "No search: the recipe is the declared one.\n"
-    rows = [list(map(_escape, astuple(row))) for row in trial_rows(trials)]
+    rows = [list(map(markdown, astuple(row))) for row in trial_rows(trials)]
     return table(["Trial", "Average precision", "By fold", "Trees", "State", "Parameters"], rows) + "\n"
+
+
+def screening_markdown(screening: ScreeningResult) -> str:
+    """The features that separate the classes best by themselves, as a Markdown table."""
+    if screening.not_judged:
+        return f"Not judged: {markdown(screening.not_judged)}.\n"
+    rows = [list(map(markdown, astuple(row))) for row in screening_rows(screening)]
+    return table(["Feature", "ROC AUC", "Average precision", "Positives determined", "Negatives determined", "Values"], rows) + "\n"
+
+
+def screening_rows(screening: ScreeningResult | None) -> list[FeatureRow]:
+    """The first features, and all that determine a good share of a class."""
+    shown = [each for each in screening.features if each.shown] if screening else []
+    return [
+        FeatureRow(
+            name=each.feature,
+            auc=number(each.auc),
+            average_precision=number(each.average_precision),
+            positives=f"{each.positives_determined:.0%}",
+            negatives=f"{each.negatives_determined:.0%}",
+            values=each.shown,
+        )
+        for each in shown
+    ]
 
 
 def trial_rows(trials: Sequence[Trial]) -> list[TrialRow]:
@@ -239,9 +277,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
-def _escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*|<>\[\]#])", r"\\\1", " ".join(text.split()))
+def _shown(value: object) -> object:
+    """What is put into a page: a text with what cannot be seen written out, which no browser shows, and no file holds half of."""
+    return visible(value) if type(value) is str else value
 
 
 @cache
@@ -251,6 +289,7 @@ def template(name: str) -> Template:
         loader=PackageLoader("ml_assets.stages", ""),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -17,10 +17,10 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from ml_assets.stages.inputs import FloatArray, IntArray, categories, matrix
 from ml_assets.stages.logistic import fit_logistic
+from ml_assets.stages.ranking import average_precision
 from ml_assets.stages.trees import REPRODUCIBLE, dataset, thinned
 from ml_assets.stages.trials import Trial
 from ml_assets.use_case import Day, Range, Search, Training, UseCase, shift
@@ -188,7 +188,9 @@ class _Ground:
         return np.asarray(booster.predict(judged), dtype=np.float64), booster.best_iteration
 
     def value(self, place: int, scores: FloatArray) -> float:
-        return float(average_precision_score(self.labels[self.folds[place].judged], scores))
+        """Average precision on a fold; 0 without positives, alike for all trials, since a trial without a value would be tried for ever."""
+        value = average_precision(self.labels[self.folds[place].judged], scores)
+        return 0.0 if np.isnan(value) else value
 
     def recipe(self, chosen: Mapping[str, Any], trees: int | None) -> Training:
         training = self.case.training

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ml_assets.escape import markdown
 from ml_assets.stages.comparison import paired_bootstrap
 from ml_assets.stages.evaluate import Report
 from ml_assets.stages.model import Model
+from ml_assets.stages.ranking import average_precision, roc_auc
 from ml_assets.stages.report import interval, number, table
 from ml_assets.use_case import Column, Day, DType, Gate
 
@@ -93,8 +94,8 @@ def compared(rows: pd.DataFrame, *, gate: Gate, seed: int) -> list[Compared]:
                 days=(str(pair["day"].min()), str(pair["day"].max())),
                 events=len(pair),
                 positives=int(truth.sum()),
-                average_precision=(float(average_precision_score(truth, theirs)), float(average_precision_score(truth, ours))),
-                roc_auc=(float(roc_auc_score(truth, theirs)), float(roc_auc_score(truth, ours))),
+                average_precision=(average_precision(truth, theirs), average_precision(truth, ours)),
+                roc_auc=(roc_auc(truth, theirs), roc_auc(truth, ours)),
                 difference=(drawn["interval_low"], drawn["interval_high"]),
             )
         )
@@ -110,12 +111,12 @@ def compared_markdown(found: Sequence[Compared]) -> str:
 def _cells(each: Compared) -> list[Any]:
     return [
         " to ".join(each.days),
-        each.in_force,
-        each.shadow,
+        markdown(each.in_force),
+        markdown(each.shadow),
         f"{each.events:,}",
         f"{each.positives:,}",
         number(each.average_precision[0]),
         number(each.average_precision[1]),
         interval(*each.difference),
-        each.verdict,
+        markdown(each.verdict),
     ]

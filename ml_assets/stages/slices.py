@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from ml_assets.stages.inputs import FloatArray, IntArray, numbers
+from ml_assets.stages.ranking import average_precision
 from ml_assets.use_case import Gate, Slice
 
 MISSING_VALUE = "missing"
@@ -53,8 +53,8 @@ def judge_slices(
             part = (place == number) | ((labels == 0) & declared.of_positives)
             if part.sum() < declared.minimum_rows or labels[part].min() == labels[part].max():
                 continue
-            ours = float(average_precision_score(labels[part], candidate[part]))
-            theirs = None if champion is None else float(average_precision_score(labels[part], champion[part]))
+            ours = average_precision(labels[part], candidate[part])
+            theirs = None if champion is None else average_precision(labels[part], champion[part])
             difference = None if theirs is None else ours - theirs
             yield SliceResult(
                 column=declared.column,

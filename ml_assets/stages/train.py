@@ -11,6 +11,7 @@ from ml_assets.stages.climatology import fit_climatology
 from ml_assets.stages.inputs import FloatArray, labels_of, require
 from ml_assets.stages.logistic import fit_logistic
 from ml_assets.stages.model import Family, Model
+from ml_assets.stages.screening import ScreeningResult, screen
 from ml_assets.stages.search import search_recipe
 from ml_assets.stages.threshold import operating_threshold
 from ml_assets.stages.trees import fit_trees
@@ -44,6 +45,8 @@ class Candidate:
     positives: int
     recipe: Recipe
     served: Model | None = None
+    screening: ScreeningResult | None = None
+    """How well each feature alone separates the classes of the rows; None of a package from before this was asked."""
 
 
 def fit(
@@ -97,6 +100,7 @@ def train_candidate(
     """
     truth = labels_of(rows, labels)
     require_order(days)
+    screening = screen(rows, truth, days, case=case)
     recipe, threshold = Recipe(family="lightgbm", training=case.training), None
     if case.training.search:
         found = search_recipe(rows, truth, days, case=case, storage=storage, name=name)
@@ -116,6 +120,7 @@ def train_candidate(
         training_rows=len(rows),
         positives=int(truth.sum()),
         recipe=recipe,
+        screening=screening,
     )
 
 
@@ -144,14 +149,17 @@ def choose_threshold(
 ) -> float:
     """The operating threshold, from scores of the last days by a rehearsal that has not seen them.
 
-    With fewer than `THRESHOLD_MINIMUM_DAYS` days it comes from the model's scores of its own training rows, which are too
-    extreme, so that it flags less than the share.
+    With fewer than `THRESHOLD_MINIMUM_DAYS` days, or one class before the last ones, it comes from the model's scores of its own
+    training rows, which are too extreme, so that it flags less than the share.
     """
     day = np.asarray(days, dtype=str)
     distinct = np.unique(day)
-    if len(distinct) < THRESHOLD_MINIMUM_DAYS:
+    enough = len(distinct) >= THRESHOLD_MINIMUM_DAYS
+    first = (
+        int(np.searchsorted(day, distinct[-THRESHOLD_DAYS])) if enough else 0
+    )  # a slice is a view: no second copy of all features
+    if not enough or labels[:first].min() == labels[:first].max():
         return operating_threshold(model.predict(rows), labels, day, case.training.operating)
-    first = int(np.searchsorted(day, distinct[-THRESHOLD_DAYS]))  # a slice is a view: no second copy of all features
     earlier = fit(
         "lightgbm", rows.iloc[:first], labels[:first], features=case.features, training=_shortened(case.training), climatology=()
     )

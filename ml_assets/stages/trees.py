@@ -1,6 +1,7 @@
 """Gradient-boosted trees: LightGBM, kept as its text model."""
 
 import ctypes
+import re
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from ml_assets.stages.inputs import FloatArray, Frame, IntArray, categories, mat
 from ml_assets.use_case import Training
 
 _FLOAT64 = 1
+_PLAIN_NAME = re.compile(r"[^\s\x00-\x1f\"\[\]{}:,]+")
+"""What LightGBM can write into its text model; columns are known by their place, so that others are numbered there."""
 _LIB.LGBM_BoosterPredictForMatSingleRowFast.argtypes = [ctypes.c_void_p] * 4
 REPRODUCIBLE = {"objective": "binary", "deterministic": True, "force_row_wise": True, "verbosity": -1}
 """Row-wise, because that is stable for any number of threads and, without it, LightGBM times both ways and takes the faster."""
@@ -163,7 +166,7 @@ def dataset(
         labels,
         weight=weight,
         reference=reference,
-        feature_name=list(names),
+        feature_name=list(names) if all(map(_PLAIN_NAME.fullmatch, names)) else [f"feature_{place}" for place in range(len(names))],
         categorical_feature=[list(names).index(name) for name in known],
         params=dict(parameters),
     )

@@ -5,7 +5,7 @@ Belongs here: arithmetic on sorted arrays. Does not: what a use case wants to kn
 Every question is answered with prefix sums and two binary searches: O(n log n), no loop over rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -137,20 +137,23 @@ def trailing(known: Known, values: Sequence[Int64Array], windows: tuple[timedelt
     """Count of each entity's facts in `(t - window, t]`, and the sum of each of some values of them.
 
     Args:
-        values: each (n,), whole numbers, so that sums are exact whatever the order.
+        values: each (n,), whole numbers, so that sums are exact whatever the order; none may leave 64 bits (`exact` splits larger ones).
 
     Returns:
         For each window the count and as many sums as values, of shape (m,), in the order of the questions; all 0 where nothing was known.
     """
-    sums = [np.concatenate([[0], np.cumsum(each[known.row])]).astype(np.int64) for each in values]
-    ended = [of_values[known.end] for of_values in sums]
-    return {
-        window: (
-            known.asked(known.end - known.start(window)),
-            *(known.asked(end - of_values[known.start(window)]) for of_values, end in zip(sums, ended, strict=True)),
-        )
-        for window in windows
-    }
+    return {window: (known.asked(known.end - known.start(window)), *found) for window, found in sums(known, values, windows)}
+
+
+def sums(
+    known: Known, values: Sequence[Int64Array], windows: tuple[timedelta, ...]
+) -> Iterator[tuple[timedelta, list[Int64Array]]]:
+    """The sums of `trailing`, of one window after the other. A running sum may leave 64 bits: differences are right nevertheless."""
+    running = [np.concatenate([[0], np.cumsum(each[known.row])]).astype(np.int64) for each in values]
+    ended = [of_values[known.end] for of_values in running]
+    for window in windows:
+        start = known.start(window)
+        yield window, [known.asked(end - of_values[start]) for of_values, end in zip(running, ended, strict=True)]
 
 
 def span(known: Known, windows: tuple[timedelta, ...]) -> dict[timedelta, Int64Array]:

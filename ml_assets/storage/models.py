@@ -120,6 +120,13 @@ class ModelStore:
                 self.root.remove(found.name)
         return self.root.place(place)
 
+    def withdraw_report(self, case: str, week: Day) -> None:
+        """Takes back the report of a week, as when it cannot be judged any more; the record of decisions keeps it as evidence."""
+        place = f"reports/{case}/{week}"
+        self.root.remove(f"{place}/report.json")
+        for found in self.root.find(f"{place}/*"):
+            self.root.remove(found.name)
+
     def report(self, case: str, week: Day) -> str | None:
         """The JSON of a week's report; None when the week was not evaluated."""
         content = self.root.get(f"reports/{case}/{week}/report.json")

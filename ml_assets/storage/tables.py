@@ -118,12 +118,14 @@ class Tables:
 
     def _commit(self, name: str, rows: pd.DataFrame, schema: pa.Schema, entries: Mapping[Day, Mapping[str, Any]]) -> None:
         days = ", ".join(f"'{day}'" for day in sorted(entries))
+        there = self._table(name)
+        stored = stored_names(schema.names, [] if there is None else _names(there))
         table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(None)
+        table = table.rename_columns(stored)
         table = table.append_column(_POSITION, pa.array(rows.groupby("day", sort=False).cumcount().to_numpy(), pa.int64()))
         at = self.root.delta(self._name(name))
-        is_new = self._table(name) is None
         with self.root.plain_errors():
-            if is_new:
+            if there is None:
                 # Of two writers of a new table one creates it; an overwrite without a predicate would take the other's days away.
                 DeltaTable.create(**at, schema=table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
             write_deltalake(
@@ -158,11 +160,16 @@ class Tables:
         if table is None:
             raise FileNotFoundError(f"table {name} of {self.case} does not exist at {self.place(name)}: materialise it first")
         wanted = None if days is None else sorted(days)
-        filters = [*where, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
-        chosen = None if columns is None else [*dict.fromkeys((*columns, "day", _POSITION))]
+        stored = {name_of(name): name for name in _names(table)}
+        conditions = [(stored.get(column, column), relation, value) for column, relation, value in where]
+        filters = [*conditions, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
+        chosen = (
+            None if columns is None else [*dict.fromkeys((*(stored.get(column, column) for column in columns), "day", _POSITION))]
+        )
         with self.root.plain_errors():
             arrow = _in_order(table.to_pyarrow_table(filters=filters or None, columns=chosen))
-        kept = [column for column in arrow.column_names if column != _POSITION and (columns is None or column in columns)]
+        arrow = arrow.drop_columns(_POSITION).rename_columns(list(map(name_of, arrow.drop_columns(_POSITION).column_names)))
+        kept = [column for column in arrow.column_names if columns is None or column in columns]
         frame: pd.DataFrame = arrow.select(kept).to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
         return frame
 
@@ -189,6 +196,48 @@ class Tables:
                 return DeltaTable(**self.root.delta(self._name(name)), version=version)
             except TableNotFoundError:
                 return None
+
+
+def stored_names(names: Sequence[str], there: Iterable[str] = ()) -> list[str]:
+    """Under which names columns are stored: their own, unless Delta Lake would take it for one that it has, or cut it.
+
+    To Delta Lake names that differ in case only are one, and a name ends at a zero byte. Such a name gets a mark, with which
+    `name_of` knows it again.
+
+    Args:
+        there: what the table has already, as it is stored.
+
+    >>> stored_names(["amount", "Amount", "day"])
+    ['amount', 'Amount#49e96d7c', 'day']
+    >>> [name_of(name) for name in stored_names(["amount", "Amount", "day"])]
+    ['amount', 'Amount', 'day']
+    """
+    known = {name_of(name): name for name in there}
+    taken = {name.lower() for name in (*there, "day", _POSITION)}
+    found = []
+    for name in names:
+        free = name == "day" or (name.lower() not in taken and "\0" not in name and name_of(name) == name)
+        stored = known.get(name, name if free else _marked(name))
+        taken.add(stored.lower())
+        found.append(stored)
+    return found
+
+
+def name_of(stored: str) -> str:
+    """The name of a column that is stored under a name; see `stored_names`."""
+    name = stored[:-9].replace("%00", "\0").replace("%25", "%") if stored[-9:-8] == "#" else stored
+    return name if name != stored and _marked(name) == stored else stored
+
+
+def _marked(name: str) -> str:
+    return (
+        f"{name.replace('%', '%25').replace(chr(0), '%00')}#{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    )
+
+
+def _names(table: DeltaTable) -> list[str]:
+    """As they are stored; without the one that is the platform's own."""
+    return [field.name for field in table.schema().fields if field.name != _POSITION]
 
 
 def content_hashes(rows: pd.DataFrame, days: Iterable[Day]) -> dict[Day, tuple[int, str]]:

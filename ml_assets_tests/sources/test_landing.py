@@ -18,8 +18,9 @@ import pytest
 
 from ml_assets.folders import Folder, LocalFolder, folder_at
 from ml_assets.sources import landing as module
-from ml_assets.sources.canonical import NOT_READ
-from ml_assets.sources.delivered import Delivered
+from ml_assets.sources.bounds import Bounds
+from ml_assets.sources.canonical import MARK, NOT_READ
+from ml_assets.sources.delivered import OUT_OF_BOUNDS, Delivered
 from ml_assets.sources.landing import Arrived, FeedError, LandedRows, Landing, Piece, Position
 from ml_assets_tests.buckets import running_s3
 
@@ -94,11 +95,43 @@ def test_a_row_is_of_the_day_that_clocks_show(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"soon", b"[1]", b"\xff\xfe", b"", b'{"when": "soon", "fare": 1}', b'{"fare": 1}'])
 def test_a_message_that_says_no_time_is_of_the_day_on_which_it_came(tmp_path: Path, content: bytes) -> None:
     place = landing(tmp_path, Listed(messages=[content, message(f"{DAYS[0]}T12:00:00Z")]))
-    found = LandedRows(landing=place, delivered=place.delivered).read(DAYS).rows
+    source = LandedRows(landing=place, delivered=place.delivered)
+    batch = source.read(DAYS)
+    assert batch.counted == {DAYS[0]: 1}
+    assert "the last message of listed is of 2018-04-01" in batch.problems[DAYS[1]], "that it came does not show that others did"
+    found = replace(source, complete_to="2018-04-04").read(DAYS).rows
     assert list(found["day"]) == [DAYS[0], DAYS[1]]
     kept = found.iloc[1]
     told = kept["fare"] == "1" if content.startswith(b"{") else kept[NOT_READ] == content.decode(errors="backslashreplace")
     assert told, "nothing of it is lost"
+
+
+@pytest.mark.parametrize("year", ["0001", "1970", "2099", "9999"])
+def test_a_message_of_another_age_is_of_the_day_on_which_it_came_and_completes_nothing(tmp_path: Path, year: str) -> None:
+    wrong = message(f"{year}-06-01T12:00:00Z", 7)
+    feed = Listed(messages=[wrong, message(f"{DAYS[0]}T12:00:00Z")], at_once=1)
+    bounds = Bounds(start=DAYS[0], now=lambda: datetime(2018, 4, 2, 13, tzinfo=UTC))
+    place = landing(tmp_path, feed, bounds=bounds)
+    assert place.catch_up().days == {DAYS[0], DAYS[1]}
+    assert place.last == DAYS[0], "and a piece with nothing but it leaves the last day as it was"
+    source = LandedRows(landing=place, delivered=place.delivered)
+    assert source.read(DAYS).counted == {DAYS[0]: 1}
+    assert source.versions(DAYS).keys() == {DAYS[0]}
+    feed.messages.append(message(f"{DAYS[1]}T23:00:00+02:00"))
+    batch = source.read(DAYS)
+    assert batch.counted == {DAYS[0]: 1, DAYS[1]: 2}
+    assert batch.rows["at"].tolist()[1] == f"{year}-06-01T12:00:00Z{MARK}{OUT_OF_BOUNDS}", "as it came, for cleaning to reject"
+
+
+@pytest.mark.parametrize(
+    ("now", "end", "day"), [("2018-03-20", None, DAYS[0]), ("2018-04-01", None, DAYS[0]), ("2018-06-01", DAYS[1], DAYS[0])]
+)
+def test_a_message_came_within_the_case_whatever_the_clock_of_its_sender_says(
+    tmp_path: Path, now: str, end: str | None, day: str
+) -> None:
+    bounds = Bounds(start=DAYS[0], end=end, now=lambda: datetime.fromisoformat(f"{now}T13:00:00+00:00"))
+    place = landing(tmp_path, Listed(messages=[b"soon"]), bounds=bounds)
+    assert place.catch_up().days == {day}
 
 
 def test_a_feed_that_breaks_off_goes_on_behind_what_landed(tmp_path: Path) -> None:
@@ -207,13 +240,20 @@ def test_settings_of_a_mapping_decide_where_a_feed_lands(tmp_path: Path) -> None
     file = tmp_path / "bank.toml"
     settings: Mapping[str, str] = {}
     places = []
-    for zone, topic in (("UTC", "payments"), ("Europe/Berlin", "payments"), ("UTC", "others"), ("UTC", "payments")):
+    for zone, topic, more in (
+        ("UTC", "payments", ""),
+        ("Europe/Berlin", "payments", ""),
+        ("UTC", "others", ""),
+        ("UTC", "payments", 'latest = "2019-01-01"'),
+        ("UTC", "payments", ""),
+    ):
         file.write_text(
-            f'start = "2018-04-01"\ntimezone = "{zone}"\n[kafka]\nbootstrap.servers = "nowhere:9092"\n'
+            f'start = "2018-04-01"\ntimezone = "{zone}"\n{more}\n[kafka]\nbootstrap.servers = "nowhere:9092"\n'
             f'[transactions]\ntopic = "{topic}"\ncolumns = {{at = "when"}}\n'
         )
         source = source_of(read_mapping(file, settings), "transactions", landings=LocalFolder(tmp_path), day_column="at")
         assert isinstance(source, LandedRows)
         places.append(source.landing.place)
-    assert len(set(places)) == 3
-    assert places[0] == places[3]
+    assert len(set(places)) == 4
+    assert places[0] == places[4]
+    assert places[0].endswith("transactions-041c0138"), "where it has landed so far"

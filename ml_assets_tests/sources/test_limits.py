@@ -247,7 +247,11 @@ def test_a_file_of_which_no_line_is_json_is_a_problem(tmp_path: Path) -> None:
 
 def landed(path: Path, feed: Any) -> LandedRows:
     delivered = replace(DELIVERED, limits=getattr(feed, "limits", Limits()))
-    return LandedRows(landing=Landing(root=LocalFolder(path), name="landing", feed=feed, delivered=delivered), delivered=delivered)
+    return LandedRows(
+        landing=Landing(root=LocalFolder(path), name="landing", feed=feed, delivered=delivered),
+        delivered=delivered,
+        complete_to="9999-01-01",
+    )
 
 
 def all_of(source: LandedRows) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The file in which a reader says where their tables are: what it means, and what is said of one that is wrong."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ml_assets.folders import LocalFolder
 from ml_assets.sources import mapping as form
+from ml_assets.sources.bounds import Bounds
 from ml_assets.sources.mapping import extracts_of, read_mapping, source_of
 
 TOML = """
@@ -96,6 +97,35 @@ def test_a_folder_may_be_absolute_and_days_need_no_quotes(file: Path, tmp_path_f
     assert source_of(mapping, "transactions", day_column="paid_at").timezone == "Europe/Berlin"
 
 
+def test_bounds_of_time_and_what_a_date_means_are_read(file: Path) -> None:
+    now = datetime(2018, 5, 1, 12, tzinfo=UTC)
+    source = source_of(read_mapping(file), "transactions", day_column="paid_at", now=lambda: now)
+    assert source.bounds == Bounds(start="2018-04-01", end="2018-08-09")
+    assert source.bounds is not None
+    assert source.bounds.days("UTC") == ("2008-04-01", "2018-08-09")
+    assert source.dates is None
+    written(file, 'end = "2018-08-09"', 'earliest = 2018-01-01\nlatest = "2018-07-31"')
+    for table, time in (("transactions", "paid_at"), ("chargebacks", "reported_at")):
+        bounds = source_of(read_mapping(file), table, day_column=time).bounds
+        assert bounds == Bounds(start="2018-04-01", earliest="2018-01-01", latest="2018-07-31")
+    written(file, 'files = "cards/*.csv"', 'files = "cards/*.csv"\ndates = "end"')
+    dates = [
+        source_of(read_mapping(file), table, day_column=time).dates
+        for table, time in (("transactions", "paid_at"), ("chargebacks", "reported_at"))
+    ]
+    assert dates == ["end", "end"], "a table of the files of another has their times"
+    file.write_text(TOML.replace('flag = "FRAUD"', 'flag = "FRAUD"\ndates = "start"'))
+    assert source_of(read_mapping(file), "chargebacks", day_column="reported_at").dates == "start"
+
+
+def test_without_an_end_no_time_lies_behind_tomorrow(file: Path) -> None:
+    written(file, 'end = "2018-08-09"', 'timezone = "Europe/Berlin"')
+    late = datetime(2018, 5, 1, 22, 30, tzinfo=UTC)
+    bounds = source_of(read_mapping(file), "transactions", day_column="paid_at", now=lambda: late).bounds
+    assert bounds is not None
+    assert bounds.days("Europe/Berlin") == ("2008-04-01", "2018-05-03")
+
+
 def test_a_table_with_files_is_a_source_of_them(file: Path) -> None:
     source = source_of(
         read_mapping(file),
@@ -157,12 +187,12 @@ def test_what_the_mapping_says_is_what_is_read(file: Path) -> None:
         (
             'end = "2018-08-09"',
             'until = "x"',
-            "unknown until; expected start, end, first_go_live, timezone, folder, database, kafka and",
+            "unknown until; expected start, end, first_go_live, earliest, latest, timezone, folder, database, kafka and",
         ),
         (
             'end = "2018-08-09"',
             'file = "x"',
-            "unknown file; expected start, end, first_go_live, timezone, folder, database, kafka and",
+            "unknown file; expected start, end, first_go_live, earliest, latest, timezone, folder, database, kafka and",
         ),
         ('end = "2018-08-09"', "end = ", "expected a TOML file: "),
         ('files = "cards/*.csv"', "", "transactions: expected one of `files`, `rows`, `topic`, `pages`, `stream` and `of`"),
@@ -186,6 +216,11 @@ def test_what_the_mapping_says_is_what_is_read(file: Path) -> None:
             "chargebacks.flags: unknown, expected files, rows, topic, pages, stream, of, columns, flag, flag_is, delayed",
         ),
         ('flag = "FRAUD"', 'flag = ""', "chargebacks.flag is '', expected the name of a column in the files"),
+        ('end = "2018-08-09"', 'earliest = "2018-04-02"', "expected `earliest` not after `start`, which is 2018-04-01"),
+        ('end = "2018-08-09"', 'latest = "2018-03-31"', "expected `latest` not before `start`, which is 2018-04-01"),
+        ('end = "2018-08-09"', 'latest = "9999-12-31"', "latest is '9999-12-31', expected a day such as 2018-04-01"),
+        ('end = "2018-08-09"', 'latest = "soon"', "latest is 'soon', expected a day such as 2018-04-01"),
+        ('flag = "FRAUD"', 'dates = "noon"', "chargebacks.dates is 'noon', input should be 'start' or 'end'"),
         ("delay_days = 7", "delay_days = -7", "chargebacks.delay_days is -7, input should be greater than or equal to 0"),
         ('delayed = {reported_at = "AT"}', "", "chargebacks: expected the times to delay, such as delayed = {"),
         ('scenario = "SCENARIO"', 'reported_at = "AT"', "chargebacks: expected reported_at either in `columns` or in `delayed`"),

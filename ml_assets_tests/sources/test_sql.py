@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from ml_assets.sources.bounds import Bounds
 from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.sources.mapped import MappedFiles
@@ -205,6 +206,108 @@ def test_rows_without_a_time(url: str) -> None:
     change(url, 'UPDATE payments SET "At" = NULL WHERE "ID" = 3')
     with pytest.raises(ValueError, match=r"payments in .*: 1 rows have no At, so nobody knows their day"):
         source(url).read(DAYS)
+
+
+BOUNDS = Bounds(start=DAYS[0], end="2018-03-28", earliest="2018-03-20", now=lambda: datetime(2018, 3, 26, tzinfo=UTC))
+
+
+def bounded(url: str, **changed: Any) -> SqlRows:
+    """With the stray rows below the first day, and without an end."""
+    return replace(source(url, bounds=replace(BOUNDS, end=None), **changed), complete_to=None)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["NULL", "'0044-01-01T00:00:00'", "'1970-01-01T00:00:00'", "'2018-03-28T00:00:00'", "'9999-12-31T23:59:59'"]
+)
+def test_a_row_of_no_day_is_of_the_first_and_changes_no_other(url: str, wrong: str) -> None:
+    sound = bounded(url)
+    before, last = sound.read(DAYS), "2018-03-27"
+    assert before.counted == {DAYS[0]: 4, DAYS[1]: 2, DAYS[2]: 2}
+    change(url, f"INSERT INTO payments SELECT 10, {wrong}{'' if url.startswith('sqlite') else '::timestamptz'}, 'x', 1")
+    batch = sound.read(DAYS)
+    assert batch.counted == {DAYS[0]: 5, DAYS[1]: 2, DAYS[2]: 2}
+    stray = batch.rows.iloc[4]
+    assert (stray["id"], stray["day"], stray["source_row"], pd.isna(stray["paid_at"])) == ("10", DAYS[0], 5, wrong == "NULL")
+    assert wrong == "NULL" or stray["paid_at"].startswith(wrong[1:17]), "as it was"
+    assert [batch.versions[day] == before.versions[day] for day in DAYS] == [False, True, True]
+    assert sound.versions(DAYS) == batch.versions
+    for day in DAYS:
+        alone = sound.read([day])
+        assert alone.versions[day] == batch.versions[day]
+        among = batch.rows[batch.rows["day"] == day].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone.rows, among, check_dtype=False)
+    assert sound.read([last]).problems[last].endswith("is of 2018-03-26"), "it completes nothing"
+    assert sound.watched([*DAYS, last]) == DAYS
+    assert sound.trouble() == ""
+
+
+def test_where_no_row_has_a_time_no_day_is_delivered(url: str) -> None:
+    change(url, 'UPDATE payments SET "At" = NULL')
+    for complete_to in (None, "2018-03-28"):
+        empty = replace(bounded(url), complete_to=complete_to)
+        [told] = set(empty.read(DAYS).problems.values())
+        assert told.endswith("none of its 9 rows has a At from 2018-03-20 to 2018-03-27")
+        assert (empty.trouble(), empty.versions(DAYS)) == (told, {})
+    change(url, "DELETE FROM payments")
+    assert bounded(url).read(DAYS).problems[DAYS[0]].endswith("is of no day")
+    assert replace(bounded(url), complete_to="2018-03-28").read(DAYS).counted == dict.fromkeys(DAYS, 0)
+
+
+def test_times_that_python_does_not_have(server: Postgres) -> None:
+    fill(server.url, payments())
+    for number, at in enumerate(["infinity", "-infinity", "0044-03-15 12:00:00 BC", "20000-01-01"]):
+        change(server.url, f"INSERT INTO payments SELECT {20 + number}, '{at}'::timestamptz, 'x', 1")
+    batch = bounded(server.url).read(DAYS)
+    assert batch.counted == {DAYS[0]: 8, DAYS[1]: 2, DAYS[2]: 2}
+    assert batch.rows["paid_at"].tolist()[4:8] == ["-infinity", "0044-03-15 12:00:00+00 BC", "20000-01-01 00:00:00+00", "infinity"]
+
+
+def test_texts_that_are_no_times_are_of_the_day_behind_which_texts_put_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'bank.db'}"
+    fill(url, payments())
+    for number, at in enumerate(
+        ["'2018-03-25 soon'", "'2018-03-26T99:00:00'", "'soon'", "''", "7", "2.5", "x'00'", "'2018-03-25X'"]
+    ):
+        change(url, f"INSERT INTO payments SELECT {20 + number}, {at}, 'x', 1")
+    rows = bounded(url)
+    batch = rows.read(DAYS)
+    assert batch.counted == {DAYS[0]: 4 + 5, DAYS[1]: 2 + 2, DAYS[2]: 2 + 1}
+    assert rows.versions(DAYS) == batch.versions
+    assert rows.read(["2018-03-27"]).problems["2018-03-27"].endswith("is of 2018-03-26")
+    change(url, "DELETE FROM payments WHERE \"At\" >= '2018-03-26T00' AND \"At\" <> '2018-03-26T99:00:00'")
+    change(url, "INSERT INTO payments SELECT 40, 'soon', 'x', 1")
+    assert rows.read([DAYS[2]]).problems[DAYS[2]].endswith("is of 2018-03-25"), "what is no time does not complete its day"
+
+
+@pytest.mark.parametrize("dates", [None, "start", "end"])
+@pytest.mark.parametrize("hours", [0, 24, 12])
+def test_dates_of_a_database_are_those_of_a_file(server: Postgres, tmp_path: Path, dates: Any, hours: int) -> None:
+    days = ["2018-03-24", "2018-03-25", "2018-03-25", "9999-12-31", None, "2018-03-26"]
+    frame = pd.DataFrame({"id": range(6), "on": pd.to_datetime(pd.Series(days), errors="coerce").dt.date})
+    with closing_engine(server.url) as engine, engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS dated"))
+        connection.execute(sa.text('CREATE TABLE dated (id int, "on" date)'))
+        for number, day in enumerate(days):
+            connection.execute(sa.text("INSERT INTO dated VALUES (:id, :day)"), {"id": number, "day": day})
+    pd.DataFrame({"id": frame["id"], "on": days}).to_csv(tmp_path / "dated.csv", index=False)
+    bounds = replace(BOUNDS, end=None)
+    declared: dict[str, Any] = {
+        "columns": {"id": "id"},
+        "delayed": {"at": ("on", timedelta(hours=hours))},
+        "day_column": "at",
+        "timezone": "UTC",
+    }
+    declared |= {"bounds": bounds, "dates": dates}
+    rows = SqlRows(url=server.url, rows="dated", delivered=Delivered(**declared), complete_to="2018-03-28")
+    files = MappedFiles(folder=tmp_path, pattern="*.csv", complete_to="2018-03-28", **declared)
+    asked = day_range("2018-03-24", "2018-03-27")
+    found, expected = rows.read(asked), files.read(asked)
+    stray = ["3", "4"]  # which a file has under the day of the row before
+    columns = ["day", "id", "at"]
+    assert sorted(found.rows.loc[found.rows["id"].isin(stray), "day"]) == [DAYS[0]] * 2
+    kept = [batch.rows.loc[~batch.rows["id"].isin(stray), columns].values.tolist() for batch in (found, expected)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 4
 
 
 @pytest.mark.parametrize(

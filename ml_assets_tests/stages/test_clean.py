@@ -98,7 +98,7 @@ def test_truth_values() -> None:
 
 def test_times_are_instants() -> None:
     good = ["2013-07-04T09:30:00Z", "2013-07-04 05:30-04:00", "2013-07-04T09:30:00.123456789+0000", "1500-01-01T00:00:00Z"]
-    bad = ["2013-07-04T09:30:00", "2013-07-04", "2013-02-30T00:00:00Z", "noon", "9999-12-31T23:59-10:00"]
+    bad = ["2013-07-04T09:30:00", "04.07.2013", "2013-02-30T00:00:00Z", "noon", "9999-12-31T23:59-10:00"]
     cleaned = clean(raw(t=[*good, *bad]), table(Column(name="t", dtype=DType.TIMESTAMP)))
     assert cleaned.rows["t"].dtype == nullable_dtype(DType.TIMESTAMP)
     half_past_nine = pd.Timestamp("2013-07-04T09:30Z")
@@ -106,6 +106,35 @@ def test_times_are_instants() -> None:
     assert cleaned.rows["t"].dt.year.tolist()[3] == 1500
     assert all("is not a time with its offset from UTC" in reason for reason in reasons(cleaned).values())
     assert list(reasons(cleaned)) == [5, 6, 7, 8, 9]
+
+
+def test_a_date_without_a_time_of_day_means_what_its_column_declares() -> None:
+    zone = "America/Sao_Paulo"  # where 4 November 2018 began at one
+    begins = Column(name="begins", dtype=DType.TIMESTAMP, dates="start", timezone=zone)
+    ends = Column(name="ends", dtype=DType.TIMESTAMP, dates="end", timezone=zone, nullable=True)
+    rows = raw(begins=["2018-11-04", " 2018-11-03 ", "2018-11-03T10:00:00Z"], ends=["2018-11-03", "9999-12-30", None])
+    cleaned = clean(rows, table(begins, ends))
+    assert cleaned.rejected.empty
+    assert [each.isoformat() for each in cleaned.rows["begins"]] == [
+        "2018-11-04T03:00:00+00:00",
+        "2018-11-03T03:00:00+00:00",
+        "2018-11-03T10:00:00+00:00",
+    ]
+    assert cleaned.rows["ends"].dropna().astype("str").tolist() == [
+        "2018-11-04 02:59:59.999999+00:00",
+        "9999-12-31 02:59:59.999999+00:00",
+    ]
+
+
+def test_a_date_without_a_time_of_day_is_rejected_with_the_cure_where_none_is_declared() -> None:
+    cleaned = clean(raw(t=["2018-11-04", "2018-11-04T00:00:00Z"]), table(Column(name="t", dtype=DType.TIMESTAMP)))
+    assert len(cleaned.rows) == 1
+    assert reasons(cleaned)[1].startswith("t: '2018-11-04' is a date without a time of day: expected a time such as")
+    assert 'dates = "start" or "end" in the TOML file' in reasons(cleaned)[1]
+    cleaned = clean(raw(t=["2018-02-30"]), table(Column(name="t", dtype=DType.TIMESTAMP, dates="start")))
+    assert reasons(cleaned) == {1: "t: '2018-02-30' is no date of the calendar, expected one such as 2013-07-04"}
+    with pytest.raises(ValueError, match="s says what a date means but is string"):
+        clean(raw(s=["a"]), table(Column(name="s", dtype=DType.STRING, dates="start")))
 
 
 def test_values_out_of_range_are_rejected_and_named() -> None:
@@ -140,7 +169,7 @@ def test_a_column_that_was_not_delivered_is_missing_in_every_row() -> None:
 def test_rows_are_in_the_order_of_the_table_with_their_origin() -> None:
     cleaned = clean(raw(x=["1", "2"], n=["1", "z"]), table(number(), real()))
     assert list(cleaned.rows) == ["id", "n", "x", "day", "source_file", "source_row"]
-    assert list(cleaned.rejected) == ["day", "source_file", "source_row", "reason", "content"]
+    assert list(cleaned.rejected) == ["day", "source_file", "source_row", "reason", "cause", "key", "content"]
     assert cleaned.rejected["source_row"].tolist() == [2]
 
 
@@ -220,10 +249,12 @@ def test_a_declaration_that_contradicts_itself_is_an_error(declared: Table, told
 
 
 def test_of_rows_with_one_key_the_first_of_the_file_stays() -> None:
-    delivered = raw(id=["a", "b", "a", "a"], n=["1", "2", "3", "4"]).iloc[[2, 0, 1, 3]]
+    delivered = raw(id=["a", "b", "a", "a"], n=["1", "2", "3", "1"]).iloc[[2, 0, 1, 3]]
     cleaned = clean(delivered, table(number()))
     assert cleaned.rows["n"].tolist() == [1, 2]
-    assert reasons(cleaned) == {3: "duplicate of row 1 of rides.csv", 4: "duplicate of row 1 of rides.csv"}
+    assert reasons(cleaned) == {3: "contradicts row 1 of rides.csv: n is 3 and was 1", 4: "duplicate of row 1 of rides.csv"}
+    assert cleaned.rejected["cause"].tolist() == ["contradiction", "duplicate"]
+    assert cleaned.rejected["key"].tolist() == ["a", "a"]
 
 
 def test_a_rejected_row_does_not_make_a_duplicate() -> None:

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.sources.files import delivered_as
+from ml_assets.stages.availability import microseconds
 from ml_assets.stages.clean import clean
 from ml_assets.stages.ingest import ingested
 from ml_assets.stages.intake import MOST_TEXT, InvalidRowError, RowIntake, Taken
-from ml_assets.stages.questions import microseconds
 from ml_assets.use_case import Column, Day, DType, Intake, Table
 from ml_assets.use_cases import find
 
@@ -48,6 +48,8 @@ def any_kind_of(**changes: Any) -> Table:
         Column(name="kind", dtype=DType.STRING, fill="other", allowed=("one", "two", "other"), impossible="blank"),
         Column(name="note", dtype=DType.STRING, nullable=True),
         Column(name="until", dtype=DType.TIMESTAMP, nullable=True),
+        Column(name="on", dtype=DType.TIMESTAMP, nullable=True, dates="start", timezone="America/Sao_Paulo"),
+        Column(name="seen", dtype=DType.TIMESTAMP, nullable=True, dates="end", timezone="Europe/Berlin"),
         Column(name="day", dtype=DType.INT64, nullable=False),
     )
     columns_of = columns[:-1]
@@ -140,8 +142,8 @@ def cleaned(table: Table, rows: Sequence[Row]) -> list[Row | None]:
     values = {column.name: plain(kept.rows[column.name], column) for column in table.columns}
     for at, place in enumerate(kept.rows["source_row"].tolist()):
         found[place] = {name: column[at] for name, column in values.items()}
-    for place, reason in zip(kept.rejected["source_row"].tolist(), kept.rejected["reason"].tolist(), strict=True):
-        if reason.startswith("duplicate of"):
+    for place, cause in zip(kept.rejected["source_row"].tolist(), kept.rejected["cause"].tolist(), strict=True):
+        if cause in ("duplicate", "contradiction"):
             found[place] = cleaned(table, [rows[place]])[0]
     return found
 
@@ -196,6 +198,7 @@ ODD_TIMES = [
     "0000-02-29T00:00:00-23:59", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.9999999-00:01",
     "2018-05-20T00:00:00+24:00", "2018-05-20T00:00:00+99:99", "2018-05-20T00:00:00+00:60", "2018-05-20T00:00:00-01:75",
     "2018-05-20T00:00Z", "2018-05-20 00:00+0530", "2018-05-20t00:00:00z", "2018-05-20T00:00:00.123456789Z",
+    "2018-11-04", "\t2018-03-25 ", "0001-01-01", "9999-12-31", "2018-02-30", "0000-01-01", "2018-5-20", "２018-05-20", "2018-05-20Z",
     "2018-05-20T00:00:00.1+01:00", "2018-05-20T00:00:00,5Z", "２018-05-20T00:00:00Z",
 ]
 ODD_TEXTS = [

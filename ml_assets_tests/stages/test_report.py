@@ -267,7 +267,7 @@ def test_the_markdown_is_short_and_whole(report: Report) -> None:
 def test_the_markdown_escapes_what_would_break_a_table(report: Report) -> None:
     reason = Reason(name="a|b\n<i>c*", passed=False, observed="1", wanted="`x`")
     text = summary_markdown(replace(report, decision=replace(report.decision, promoted=False, reasons=(reason,))))
-    assert r"| ✗ fail | a\|b \<i\>c\* | 1 | \`x\` |" in text
+    assert r"| ✗ fail | a\|b␊\<i\>c\* | 1 | \`x\` |" in text
 
 
 def searched(report: Report) -> Report:

@@ -27,7 +27,9 @@ def in_batches(
     for name, kept in online.kept.items():
         records = kept.records(tables[name])
         for record, row in zip(records, map(as_row, tables[name].to_dict("records")), strict=True):
-            assert record.tobytes() == kept.record(row), "one by one and in a frame, the same is kept of a row"
+            assert record.tobytes() == kept.record(kept.counted(row, row["day"])), (
+                "one by one and in a frame, the same is kept of a row"
+            )
             for key in kept.keys(row):
                 filed.setdefault(key, []).append(record.tobytes())
     dimensions = {

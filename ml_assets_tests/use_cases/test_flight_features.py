@@ -27,7 +27,7 @@ OUTCOMES = {
     "arrival": ["arrival", "arrival_delay_minutes"],
     "late_known_at": ["late", "cancelled", "diverted", "late_known_at"],
 }
-STORED = ["event_id", *ENTITIES, "distance_miles", *dict.fromkeys(name for names in OUTCOMES.values() for name in names)]
+STORED = ["day", "event_id", *ENTITIES, "distance_miles", *dict.fromkeys(name for names in OUTCOMES.values() for name in names)]
 
 Frames = dict[str, pd.DataFrame]
 
