@@ -126,13 +126,13 @@ def members_of(
 
 @cache
 def _reader(names: tuple[str, ...], *, marks: bool) -> Callable[[bytes], tuple[Any, ...]]:
-    number = _Float if marks else str
+    hook = _Float if marks else str
     if any(map(NO_FIELD.search, names)):
-        members = msgspec.json.Decoder(dict[str, Any], float_hook=number).decode
+        members = msgspec.json.Decoder(dict[str, Any], float_hook=hook).decode
         return lambda content: tuple(map(members(content).get, names))
     fields = [(f"member_{place}", Any, None) for place in range(len(names))]
     struct = msgspec.defstruct("Members", fields, rename={field: name for (field, *_), name in zip(fields, names, strict=True)})
-    decode = msgspec.json.Decoder(struct, float_hook=number).decode
+    decode = msgspec.json.Decoder(struct, float_hook=hook).decode
     return lambda content: msgspec.structs.astuple(decode(content))
 
 
