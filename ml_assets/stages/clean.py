@@ -169,7 +169,8 @@ def _typed(raw: pd.DataFrame, table: Table, refused: Mapping[str, pd.Series], re
         values = values.mask(values.index.isin(told.index)) if len(told) else values
         unreadable = (text.notna() & values.isna()).to_numpy()
         if unreadable.any():
-            _note_unreadable(reasons, column, text[unreadable].drop(told.index, errors="ignore"), table)
+            if len(texts := text[unreadable].drop(told.index, errors="ignore")):
+                _note_unreadable(reasons, column, texts, table)
             for why, some in told.groupby(told):
                 _note(reasons, column.name, text[some.index], str(why))
         kept[column.name] = _kept(values, column, reasons, unreadable=unreadable)

@@ -530,3 +530,11 @@ def test_a_time_of_iso_8601_is_the_same_instant_in_a_range_in_a_row_and_for_its_
     taken = RowIntake(replace(of_one, intake=Intake(day=lambda _: DAY, derive=dict))).take({"x": text})
     assert taken.row["x"] == (expected - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert days_of(pa.array([text]), "UTC", timedelta(0)).to_pylist() == [DAY]
+
+
+def test_a_file_of_which_no_time_can_be_read_says_the_line_to_declare(tmp_path: Path) -> None:
+    source = files(tmp_path, as_csv([{"at": "31/01/2024 10:00", "amount": "1"}]).encode())
+    problem = source.read([DAY]).problems[DAY]
+    assert "one.csv, row 1: at is '31/01/2024 10:00'" in problem
+    assert 'declare [events.dialect] time = "%d/%m/%Y %H:%M"' in problem
+    assert source.trouble() == problem

@@ -247,7 +247,11 @@ def test_a_file_of_which_no_line_is_json_is_a_problem(tmp_path: Path) -> None:
 
 def landed(path: Path, feed: Any) -> LandedRows:
     delivered = replace(DELIVERED, limits=getattr(feed, "limits", Limits()))
-    return LandedRows(landing=Landing(root=LocalFolder(path), name="landing", feed=feed, delivered=delivered), delivered=delivered)
+    return LandedRows(
+        landing=Landing(root=LocalFolder(path), name="landing", feed=feed, delivered=delivered),
+        delivered=delivered,
+        complete_to="9999-01-01",
+    )
 
 
 def all_of(source: LandedRows) -> pd.DataFrame:
@@ -381,3 +385,11 @@ def test_what_was_no_row_is_rejected_even_if_all_may_be_missing() -> None:
     )
     result = clean(raw.astype({"x": "str", NOT_READ: "str"}), replace(table(), delivered=columns, columns=columns, key=("x",)))
     assert result.rejected["reason"].tolist() == ["is no row: 'soon'"]
+
+
+def test_a_bad_line_of_a_file_without_a_day_in_its_name_is_of_the_day_before_it(tmp_path: Path) -> None:
+    later = f'{{"at": "{DAYS[1]}T10:00:00Z", "fare": 3}}'
+    (tmp_path / "one.jsonl").write_text(f"{SOUND}\n{POISON['deep'][0]}\n{LAST}\n{later}\n")
+    batch = files(tmp_path, pattern="*.jsonl").read(DAYS)
+    assert (batch.problems, dict(batch.counted)) == ({}, {DAYS[0]: 3, DAYS[1]: 1})
+    Poisoned(rows=batch.rows[batch.rows["day"] == DAYS[0]], told=POISON["deep"][1]).check()
