@@ -18,7 +18,7 @@ from ml_assets.orchestration.store import Store
 from ml_assets.settings import settings
 from ml_assets.sources.files import PROVENANCE
 from ml_assets.stages import features, ingest, labels, package, point_in_time, score
-from ml_assets.stages.clean import Cleaned, accounting_findings, clean
+from ml_assets.stages.clean import Cleaned, accounting_findings, clean, no_rows
 from ml_assets.stages.identity import Cause
 from ml_assets.stages.quality import Finding, Verdict, audit
 from ml_assets.stages.respelling import LOOK_BACK_DAYS, compared_columns, respelling_findings, with_earlier
@@ -76,7 +76,8 @@ class Days:
     def around(self, table: str, *, back: int = 0, ahead: int = 0) -> pd.DataFrame:
         """Rows of the ready days and of days around them, as far as they are published."""
         wanted = {shift(day, offset) for day in self.ready for offset in (range(-back, ahead + 1))}
-        return self.tables.read(table, set(self.tables.ledger(table)) & wanted)
+        published = set(self.tables.ledger(table))
+        return self.tables.read(table, published & wanted) if published else no_rows(self.case.table(table))
 
     def figures(self, table: str, column: str) -> dict[Day, int]:
         """A column of a table that has a row a day."""

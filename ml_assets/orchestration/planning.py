@@ -174,7 +174,12 @@ def recipes(case: UseCase) -> dict[str, Recipe]:
         found.append(Recipe(table="labels", inputs=(settling, told), code=code, also=decides, also_named="deciding_reports"))
     else:
         found.append(Recipe(table="labels", inputs=(settling,), code=code))
-    seen = tuple(Input(table=table.name, back=case.lookback_days_of(table.name)) for table in case.daily_tables)
+    # An event is scored on its day, whether or not a label was delivered on it.
+    of_labels = case.label_table if case.label_table != case.events and not isinstance(case.label, Reported) else None
+    seen = tuple(
+        Input(table=table.name, back=case.lookback_days_of(table.name), required=table.name != of_labels)
+        for table in case.daily_tables
+    )
     dimensions = tuple(Input(table=table.name, whole=True) for table in case.dimensions)
     code = code_of(features, windows, point_in_time, quality, case.features.row) + fingerprint(case.features.columns)
     found.append(Recipe(table="features", inputs=(*seen, *dimensions), code=code))

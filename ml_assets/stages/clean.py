@@ -183,6 +183,14 @@ def _trimmed(text: pd.Series) -> pd.Series:
     return _series(pc.if_else(pc.equal(stripped, ""), None, stripped), text.index).astype("str")
 
 
+def no_rows(table: Table) -> pd.DataFrame:
+    """What is clean of a table of which nothing was delivered yet."""
+    dtypes = {column.name: nullable_dtype(column.dtype) for column in table.columns}
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()}).assign(
+        day=pd.Series(dtype="str"), source_file=pd.Series(dtype="str"), source_row=pd.Series(dtype="int64")
+    )
+
+
 def expected(column: Column) -> str:
     """What is wrong with a text that is none of the column's values."""
     return EXPECTED[column.spelling] if column.dtype is DType.STRING else WANTED[column.dtype]

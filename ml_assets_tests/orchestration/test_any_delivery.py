@@ -257,3 +257,14 @@ def every_row_is_somewhere(tables: Mapping[str, pd.DataFrame]) -> None:
     assert set(labels["event_id"]) <= set(events.index)
     assert (labels["day"] >= labels["event_day"]).all()
     assert (labels["day"] >= labels["known_at"].dt.strftime("%Y-%m-%d")).all()
+
+
+def test_an_event_has_features_on_its_day_though_no_label_was_ever_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daily, "audit", without_expectations)
+    with world(LATE) as made:
+        for file in (made.folder / "labels").iterdir():
+            file.unlink()
+        tables = made.made()
+    assert tables["days of features"]["day"].tolist() == DAYS
+    assert tables["days of ground_truth"].empty
+    assert tables["features"]["returned_count_1d_by_customer"].eq(0).all()
