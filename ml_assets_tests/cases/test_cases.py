@@ -148,7 +148,9 @@ def test_two_spellings_of_an_id_that_is_declared_as_text_are_red(inputs: Path, m
 def test_index_column(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with generated(inputs / "orders.csv") as (case, inferred):
         whole(Pipeline(case).made())
-    assert any("" in str(header) and "index" in why for header, why in inferred.left_out.items()), inferred.left_out
+    assert inferred.dialect_settings == {"index": True}
+    assert any("index" in line for line in inferred.dialect.explanations()), "said"
+    assert "unnamed" not in " ".join(column.source for column in inferred.known_with_event)
 
 
 def test_column_called_event_id(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +237,7 @@ def test_dates_without_a_time(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> 
         of_date = events[(events["customer_id"] == row.customer_id) & (events["ordered_at"] == row.ordered_at)]
         assert len(of_date) >= 1
         assert (
-            row.events_count_1d_by_customer_id
+            row.events_count_24h_by_customer_id
             == ((events["customer_id"] == row.customer_id) & (events["ordered_at"] == row.ordered_at - timedelta(days=1))).sum()
         )
 

@@ -267,4 +267,4 @@ def test_an_event_has_features_on_its_day_though_no_label_was_ever_delivered(mon
         tables = made.made()
     assert tables["days of features"]["day"].tolist() == DAYS
     assert tables["days of ground_truth"].empty
-    assert tables["features"]["returned_count_1d_by_customer"].eq(0).all()
+    assert tables["features"]["returned_count_24h_by_customer"].eq(0).all()
