@@ -9,8 +9,11 @@ from ml_assets.sources.csv_form import likely_encoding
 from ml_assets.sources.dialect import Dialect, toml_text
 
 
-def in_utf8(content: bytes, dialect: Dialect) -> bytes:
+def in_utf8(content: bytes, dialect: Dialect, *, header: int = 1) -> bytes:
     """The text in UTF-8, without the mark of an encoding at its beginning.
+
+    Args:
+        header: lines before the first row.
 
     Raises:
         ValueError: it is not in the encoding of the dialect; names the row and the encoding that it may be in.
@@ -22,7 +25,7 @@ def in_utf8(content: bytes, dialect: Dialect) -> bytes:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start)
+        row = content.count(b"\n", 0, error.start) + 1 - header
         told = f"encoding = {toml_text(likely_encoding(content))}"
         name = "UTF-8" if plain else dialect.encoding
         raise ValueError(f"row {row}: not {name} ({error.reason}): {dialect.cure(told)}") from error

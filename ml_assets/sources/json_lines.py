@@ -137,7 +137,7 @@ def _reader(names: tuple[str, ...], *, marks: bool) -> Callable[[bytes], tuple[A
 
 
 def _lines(content: bytes, dialect: Dialect) -> Iterable[bytes]:
-    return filter(None, map(bytes.strip, in_utf8(content, dialect).split(b"\n")))
+    return filter(None, map(bytes.strip, in_utf8(content, dialect, header=0).split(b"\n")))
 
 
 def _table(objects: Sequence[dict[str, Any]], names: Iterable[str], *, marks: bool) -> pa.Table:

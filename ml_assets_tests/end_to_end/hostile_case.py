@@ -173,6 +173,7 @@ CASE = UseCase(
         slice_margin=0.5,
         max_model_megabytes=5,
         max_row_milliseconds=1000,
+        baseline_margin=0.3,  # a line describes these data as well as trees do
     ),
     training=Training(
         parameters={"num_leaves": 7, "learning_rate": 0.1, "min_data_in_leaf": 10, "num_threads": 1},

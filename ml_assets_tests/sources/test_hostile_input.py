@@ -44,7 +44,7 @@ def read(text: str = "x") -> str:
 
 NOT_CARRIED_BY_POSTGRES = {("PostgreSQL",): NOT_CARRIED}
 NO_TIME = re.escape("is not a time with its offset from UTC")
-OF_ANOTHER_DAY = r"quarantined: at: {}\S* is of another day than \S+, its delivery: expected that day"
+OUT_OF_BOUNDS = r"quarantined: at: '{}\S*' lies out of bounds: if it is right, declare `earliest` or `latest`"
 VALUES = {
     "SQL in a value": "'; DROP TABLE events; -- :at %s ?",
     "HTML in a value": "<script>alert(1)</script><img src=x onerror=alert(1)>",
@@ -88,9 +88,9 @@ KINDS: dict[str, Kind] = {
     ),
     "no time": Kind(hostile=Hostile(row={"at": None}), happens="quarantined: at: missing"),
     "a time that is none": Kind(hostile=Hostile(row={"at": "yesterday"}), happens=f"quarantined: at: 'yesterday' {NO_TIME}"),
-    "the year 1970": Kind(hostile=Hostile(row={"at": "1970-01-01T00:00:00Z"}), happens=OF_ANOTHER_DAY.format("1970-01-01")),
-    "the year 2099": Kind(hostile=Hostile(row={"at": "2099-01-01T00:00:00Z"}), happens=OF_ANOTHER_DAY.format("2099-01-01")),
-    "the year 9999": Kind(hostile=Hostile(row={"at": "9999-12-31T23:59:59Z"}), happens=OF_ANOTHER_DAY.format("9999-12-31")),
+    "the year 1970": Kind(hostile=Hostile(row={"at": "1970-01-01T00:00:00Z"}), happens=OUT_OF_BOUNDS.format("1970-01-01")),
+    "the year 2099": Kind(hostile=Hostile(row={"at": "2099-01-01T00:00:00Z"}), happens=OUT_OF_BOUNDS.format("2099-01-01")),
+    "the year 9999": Kind(hostile=Hostile(row={"at": "9999-12-31T23:59:59Z"}), happens=OUT_OF_BOUNDS.format("9999-12-31")),
     "a row delivered twice": Kind(
         hostile=Hostile(row={"id": "sound 2", "at": "2024-01-02T13:00:00Z", "text": "b", "number": "2.5"}),
         happens="quarantined: duplicate of row [12] of ",

@@ -56,7 +56,7 @@ class World:
                 "customer_id": pd.array(customers, dtype="str"),
                 "whole": np.array(wholes, dtype=np.int64),
                 "number": np.array([math.nan if value is None else value for value in numbers], dtype=np.float64),
-                "day": "2018-05-10",
+                "day": times.dt.strftime("%Y-%m-%d").astype("str"),
             }
         )
 

@@ -167,7 +167,9 @@ def test_a_row_of_long_ago_that_only_repeats_is_a_duplicate_and_any_other_is_of_
     rows = raw((MONDAY, "17", "2", "1"), (FRIDAY, "17.0", "2", "1"), (FRIDAY, "17", "3", "1"), (FRIDAY, "18", "2", "1"))
     cleaned = clean(rows.assign(at=pd.Series(["2024-01-01T10:00:00Z"] * 4, dtype="str")), declared)
     assert cleaned.rows["id"].tolist() == ["17"]
-    wrong = "at: 2024-01-01T10:00:00+00:00 is of another day than 2024-01-05, its delivery: expected that day or up to 2 days before it"
+    wrong = (
+        "at: 2024-01-01T10:00:00+00:00 is of another day than 2024-01-05, its delivery: expected that day or up to 2 days before it"
+    )
     assert [(cause, reason) for _, cause, reason in fates(cleaned)] == [
         ("duplicate", f"duplicate of row 1 of {MONDAY}.csv ({MONDAY})"),
         ("contract", f"{wrong} (late_days)"),
