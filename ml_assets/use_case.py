@@ -228,7 +228,7 @@ class Extract:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """Something that becomes known about an entity at a time: a whole-number value in a column of a clean table."""
+    """Something that becomes known about an entity at a time: a number, whole or not, in a column of a clean table."""
 
     name: str
     table: str

@@ -21,6 +21,7 @@ import pandas as pd
 from ml_assets.stages.inputs import FloatArray, IntArray, categories, matrix
 from ml_assets.stages.logistic import fit_logistic
 from ml_assets.stages.ranking import average_precision
+from ml_assets.stages.sufficiency import CannotJudgeError
 from ml_assets.stages.trees import REPRODUCIBLE, dataset, thinned
 from ml_assets.stages.trials import Trial
 from ml_assets.use_case import Day, Range, Search, Training, UseCase, shift
@@ -56,28 +57,35 @@ class Fold:
     judged: IntArray
 
 
-def folds(days: npt.NDArray[Any], search: Search) -> list[Fold]:
-    """Prequential folds over the last days, earliest first.
+def folds(days: npt.NDArray[Any], labels: FloatArray, search: Search) -> list[Fold]:
+    """Prequential folds over the last days, earliest first, but for those that have one class, or no rows, on either side.
 
     Args:
         days: the key of each row's day, ascending.
+        labels: 0 or 1, one a row.
 
     Raises:
-        ValueError: a fold has nothing to learn from or to be judged by.
+        CannotJudgeError: no fold has both classes to learn from and to be judged by.
     """
     last = str(days[-1])
-    found = []
+    found, unfit = [], []
     for back in reversed(range(search.folds)):
         end = shift(last, -back * search.fold_days)
         begin = shift(end, 1 - search.fold_days)
         learned = np.flatnonzero(days < shift(begin, -search.gap_days))
         judged = np.flatnonzero((days >= begin) & (days <= end))
-        if not len(learned) or not len(judged):
-            raise ValueError(
-                f"fold {begin} to {end} has {len(learned)} rows to learn from and {len(judged)} to be judged by: "
-                f"rows begin on {days[0]}; declare fewer or shorter folds"
-            )
-        found.append(Fold(learned=learned, judged=judged))
+        if len(np.unique(labels[learned])) == len(np.unique(labels[judged])) == 2:
+            found.append(Fold(learned=learned, judged=judged))
+            continue
+        unfit.append(
+            f"fold {begin} to {end} has {len(learned)} rows to learn from ({int(labels[learned].sum())} positives) "
+            f"and {len(judged)} to be judged by ({int(labels[judged].sum())})"
+        )
+    if not found:
+        raise CannotJudgeError(
+            f"no fold of the search has both classes to learn from and to be judged by: {'; '.join(unfit)}; rows begin on {days[0]}: "
+            "declare fewer or shorter folds"
+        )
     return found
 
 
@@ -128,7 +136,7 @@ class _Ground:
 
     @cached_property
     def folds(self) -> list[Fold]:
-        return folds(self.days, self.search)
+        return folds(self.days, self.labels, self.search)
 
     @cached_property
     def texts(self) -> list[str]:
