@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -52,7 +53,20 @@ def infer(file: Path, answers: Answers) -> Inferred:
     for option, column in answers.columns:
         if column not in sample.columns:
             raise CannotInferError(f"{option}: {file} has no column {column!r}; it has {', '.join(sample.columns)}")
+    _require_one_role(answers)
     return _Choices(sample, answers).inferred()
+
+
+def _require_one_role(answers: Answers) -> None:
+    """What is known later is nothing of an event, and a label is nothing else: a column that were both would tell of itself."""
+    named = list(dict.fromkeys(answers.columns))
+    with_event = [(option, column) for option, column in named if option in ("--time", "--id", "--entity")]
+    later = [(option, column) for option, column in named if option in ("--label", "--known-at", "--after")]
+    labels = [(option, column) for option, column in named if option == "--label"]
+    for (one, column), (other, same) in [*product(with_event, later), *product(labels, later)]:
+        if column == same and one != other:
+            why = "it cannot be known with an event and later" if one != "--label" else "a label is one already"
+            raise CannotInferError(f"{one} and {other} both name column {column}: {why}; leave out one of them")
 
 
 class _Choices:

@@ -125,6 +125,11 @@ def test_what_is_not_clear_is_asked(
             "50 bytes, expected 40 at most: .*--generate-id",
         ),
         ({}, {"known_at": "channel"}, "--known-at: column channel has no times"),
+        ({}, {"time": "at", "after": ("at",)}, "--time and --after both name column at: it cannot be known with an event and later"),
+        ({}, {"time": "at", "known_at": "at"}, "--time and --known-at both name column at"),
+        ({}, {"id": ("orderNo",), "after": ("orderNo",)}, "--id and --after both name column orderNo"),
+        ({}, {"label": "late", "entities": ("late",)}, "--entity and --label both name column late"),
+        ({}, {"label": "late", "after": ("late",)}, "--label and --after both name column late: a label is one already"),
         ({}, {"dialect": ("decimals = 1",)}, "no setting of a dialect: decimals; expected separator, encoding"),
         ({}, {"dialect": ("decimal",)}, "--dialect: expected lines of TOML"),
     ],
@@ -262,6 +267,22 @@ def test_a_label_spelled_as_a_number_or_a_truth_is_one(tmp_path: Path) -> None:
     assert (found.positive, found.negative, found.label.spelling) == ("1", "0", Spelling.WHOLE)
     assert inferred(tmp_path, orders(late=["1.0", "0.0", "0.0", "0.0"] * (ROWS // 4)), positive="0.0").positive == "0"
     assert inferred(tmp_path, orders(late=["True", "false", "FALSE", "False"] * (ROWS // 4))).positive == "true"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([1, 2], "which value of late is a positive, 1 or 2. Say it with --positive$"),
+        (["Y", "NULL"], """NULL or Y. Say it with --positive, or with --dialect 'missing = {"late" = \\["NULL"\\]}' that NULL is no label"""),
+        (["yes", "perhaps"], "a positive, perhaps or yes"),
+    ],
+)
+def test_a_value_is_a_negative_only_if_it_says_so(tmp_path: Path, values: list[Any], words: str) -> None:
+    rows = orders(late=values * (ROWS // 2))
+    with pytest.raises(QuestionError, match=words):
+        inferred(tmp_path, rows, label="late")
+    found = inferred(tmp_path, rows, label="late", positive=str(values[0]))
+    assert (found.positive, found.negative) == tuple(map(str, values))
 
 
 def test_a_label_that_is_missing_is_not_known_yet(tmp_path: Path) -> None:
