@@ -87,6 +87,9 @@ class _Choices:
         label = answers.label or self._chosen(roles.label_of(self._others(time, *alone, *answers.entities, *self.after)))
         positive, negative = roles.truth_of(self.profiles[label], answers.positive)
         entities = self._entities(time, label, *alone, *self.after)
+        for option, column, role in (("--entity", time, "the event time"), ("--id", label, "the label")):
+            if column in (answers.entities if option == "--entity" else answers.id):
+                raise CannotInferError(f"{option}: column {column} is {role}: name another, or another one as {role}")
         if answers.generate_id:
             ids = self._everything(label)
         times = times_of(self.sample.columns[time], self.profiles[time], answers.timezone)

@@ -169,7 +169,9 @@ def truth_of(label: Profile, positive: str | None) -> tuple[str, str]:
     chosen = _spelled(positive, values) if positive is not None else likely[0] if len(likely) == 1 else None
     if chosen is None or chosen not in values:
         tokens = [value for value in values if value in TOKENS]
-        unknown = f", or with --dialect 'missing = {toml_text({label.header: tokens})}' that {tokens[0]} is no label" if tokens else ""
+        unknown = (
+            f", or with --dialect 'missing = {toml_text({label.header: tokens})}' that {tokens[0]} is no label" if tokens else ""
+        )
         raise QuestionError(
             f"which value of {label.header} is a positive, {' or '.join(values)}? Say it with --positive{unknown}",
             field="positive",

@@ -125,7 +125,11 @@ def test_what_is_not_clear_is_asked(
             "50 bytes, expected 40 at most: .*--generate-id",
         ),
         ({}, {"known_at": "channel"}, "--known-at: column channel has no times"),
-        ({}, {"time": "at", "after": ("at",)}, "--time and --after both name column at: it cannot be known with an event and later"),
+        (
+            {},
+            {"time": "at", "after": ("at",)},
+            "--time and --after both name column at: it cannot be known with an event and later",
+        ),
         ({}, {"time": "at", "known_at": "at"}, "--time and --known-at both name column at"),
         ({}, {"id": ("orderNo",), "after": ("orderNo",)}, "--id and --after both name column orderNo"),
         ({}, {"label": "late", "entities": ("late",)}, "--entity and --label both name column late"),
@@ -273,7 +277,10 @@ def test_a_label_spelled_as_a_number_or_a_truth_is_one(tmp_path: Path) -> None:
     ("values", "words"),
     [
         ([1, 2], "which value of late is a positive, 1 or 2. Say it with --positive$"),
-        (["Y", "NULL"], """NULL or Y. Say it with --positive, or with --dialect 'missing = {"late" = \\["NULL"\\]}' that NULL is no label"""),
+        (
+            ["Y", "NULL"],
+            """NULL or Y. Say it with --positive, or with --dialect 'missing = {"late" = \\["NULL"\\]}' that NULL is no label""",
+        ),
         (["yes", "perhaps"], "a positive, perhaps or yes"),
     ],
 )
@@ -302,9 +309,27 @@ def test_the_time_of_a_label_of_its_own(tmp_path: Path) -> None:
     assert found.known_at is not None
     assert (found.known_at.name, found.known_after, found.embargo_days, found.arrival.latest_days) == ("told_at", None, 10, 12)
     assert "told_at" not in found.left_out
-    early = rows.assign(told_at=(pd.to_datetime(rows["at"]) - pd.Timedelta(hours=1)))
-    with pytest.raises(CannotInferError, match="in 480 rows told_at lies before the event, first in row 1"):
-        inferred(tmp_path, early, time="at", known_at="told_at")
+    for hours in (0, 1):
+        early = rows.assign(told_at=(pd.to_datetime(rows["at"]) - pd.Timedelta(hours=hours)))
+        with pytest.raises(CannotInferError, match="in 480 rows told_at is not after the event, first in row 1"):
+            inferred(tmp_path, early, time="at", known_at="told_at")
+
+
+@pytest.mark.parametrize(("later", "embargo"), [(0, 1), (3, 4)])
+def test_a_label_of_a_date_is_known_at_the_end_of_it(tmp_path: Path, later: int, embargo: int) -> None:
+    rows = orders()
+    at = pd.to_datetime(rows["at"])
+    dates = (at + pd.Timedelta(days=later)).dt.strftime("%Y-%m-%d")
+    found = inferred(tmp_path, rows.assign(told_at=dates), time="at", known_after=None, known_at="told_at")
+    assert found.arrival.known_at_dates
+    assert found.embargo_days == embargo
+
+
+def test_a_role_that_a_column_has_already_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotInferError, match="--entity: column at is the event time"):
+        inferred(tmp_path, orders(), entities=("at",))
+    with pytest.raises(CannotInferError, match="--id: column late is the label"):
+        inferred(tmp_path, orders(), id=("orderNo", "late"))
 
 
 # Ids ------------------------------------------------------------------------------------------------------------------------------
