@@ -25,6 +25,7 @@ from ml_assets.scaffold.roles import CannotInferError, Inference, QuestionError
 from ml_assets.scaffold.times import Arrival, Times, arrival_of, times_of
 from ml_assets.scaffold.windows import TooFewError, Windows, windows_of
 from ml_assets.sources.delivered import is_timezone
+from ml_assets.sources.dialect import toml_text
 from ml_assets.stages.kept import ID_BYTES
 from ml_assets.use_case import Spelling
 
@@ -153,6 +154,9 @@ class _Choices:
         """How each feature is declared; the others are left out."""
         kinds = {header: _feature(self.profiles[header]) for header in headers}
         self.left_out |= {header: kind.why for header, kind in kinds.items() if isinstance(kind, _NoFeature)}
+        for header, kind in kinds.items():
+            if kind == "STRING" and (odd := _odd(self.profiles[header])):
+                self.inferences.append(Inference(what="category", column=header, why=odd))
         return {header: kind for header, kind in kinds.items() if not isinstance(kind, _NoFeature)}
 
     # When ----------------------------------------------------------------------------------------------------------------------
@@ -319,6 +323,8 @@ def _feature(column: Profile) -> Number | str | _NoFeature:
         number = number_of(column)
         return _NoFeature(why=number) if isinstance(number, str) else number
     if column.distinct > roles.MOST_CATEGORIES:
+        if odd := _odd(column):
+            return _NoFeature(why=odd)
         return _NoFeature(why=f"is a text with {column.distinct:,} values: name it with --entity if events have it in common")
     return "STRING"
 
@@ -330,3 +336,14 @@ def _floating(number: Number | str | _NoFeature) -> str:
 
 def _names(result: Inferred) -> set[str]:
     return {each.name for each in (*result.known_with_event, *result.known_later)}
+
+
+def _odd(column: Profile) -> str:
+    """Why a column of numbers, but for some values, is a text, and what to do; "" for another."""
+    if column.odd is None:
+        return ""
+    row, value = column.odd
+    return (
+        f"is a text, though most values are numbers: row {row:,} has {value!r}. Correct the file, or declare what means no value, such as "
+        f"--dialect 'missing = {toml_text({column.header: [value]})}'"
+    )

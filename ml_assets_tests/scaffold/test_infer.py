@@ -415,10 +415,37 @@ def test_dates_without_a_time_of_day_are_said(tmp_path: Path, times: Any, dates:
 def test_times_that_are_numbers_since_1970(tmp_path: Path) -> None:
     rows = orders()
     seconds = (pd.to_datetime(rows["at"]) - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
-    for factor, form in ((1, "epoch seconds"), (1000, "epoch milliseconds")):
-        found = inferred(tmp_path, rows.assign(at=seconds * factor), time="at")
+    for at, form in (
+        (seconds, "epoch seconds"),
+        (1000 * seconds, "epoch milliseconds"),
+        (seconds + 0.25, "epoch seconds"),
+        (seconds.where(seconds.index != 7), "epoch seconds"),
+        ((seconds + 0.25).astype(str), "epoch seconds"),
+    ):
+        found = inferred(tmp_path, rows.assign(at=at), time="at")
         assert (found.start, found.end) == ("2024-01-01", "2024-03-01")
         assert found.dialect_settings == {"time": {"at": form}}
+
+
+def test_a_file_without_names_of_columns_is_refused(tmp_path: Path) -> None:
+    orders().drop(columns=["weight", "items", "price"]).to_csv(tmp_path / "orders.csv", index=False, header=False)
+    with pytest.raises(
+        CannotInferError, match="has no names of columns: its first row has '2024-01-01T01:00:00Z' where the others have"
+    ):
+        infer(tmp_path / "orders.csv", Answers(known_after=timedelta(days=1)))
+
+
+@pytest.mark.parametrize("column", ["price", "items"])
+def test_a_column_of_numbers_but_for_a_value_is_said(tmp_path: Path, column: str) -> None:
+    rows = orders()
+    rows[column] = rows[column].astype(str).where(rows.index != 7, "see note")
+    found = inferred(tmp_path, rows, id=("orderNo",))
+    why = found.left_out[column] if column == "price" else reason(found, "category", column)
+    assert why.startswith("is a text, though most values are numbers: row 8 has 'see note'. Correct the file, or declare")
+    missing = f'missing = {{"{column}" = ["see note"]}}'
+    assert missing in why
+    [number] = [each for each in inferred(tmp_path, rows, id=("orderNo",), dialect=(missing,)).numbers if each.source == column]
+    assert number.nullable
 
 
 def test_how_full_the_days_are_is_said_and_decides_the_windows(tmp_path: Path) -> None:
@@ -443,10 +470,11 @@ def test_too_few_events_are_refused_with_the_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("gone.csv", None), ("orders.xlsx", b""), ("orders.parquet", b"no"), ("e.csv", b"a,b\n")]
+    ("name", "content"),
+    [("gone.csv", None), ("orders.xlsx", b""), ("orders.parquet", b"no"), ("e.csv", b"a,b\n"), ("empty.csv", b"")],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(CannotInferError, match=name):
+    with pytest.raises(CannotInferError, match=f"{name} is empty" if name == "empty.csv" else name):
         infer(tmp_path / name, Answers())
