@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -24,6 +25,7 @@ from ml_assets.scaffold.roles import CannotInferError, Inference, QuestionError
 from ml_assets.scaffold.times import Arrival, Times, arrival_of, times_of
 from ml_assets.scaffold.windows import TooFewError, Windows, windows_of
 from ml_assets.sources.delivered import is_timezone
+from ml_assets.sources.dialect import toml_text
 from ml_assets.stages.kept import ID_BYTES
 from ml_assets.use_case import Spelling
 
@@ -52,7 +54,20 @@ def infer(file: Path, answers: Answers) -> Inferred:
     for option, column in answers.columns:
         if column not in sample.columns:
             raise CannotInferError(f"{option}: {file} has no column {column!r}; it has {', '.join(sample.columns)}")
+    _require_one_role(answers)
     return _Choices(sample, answers).inferred()
+
+
+def _require_one_role(answers: Answers) -> None:
+    """What is known later is nothing of an event, and a label is nothing else: a column that were both would tell of itself."""
+    named = list(dict.fromkeys(answers.columns))
+    with_event = [(option, column) for option, column in named if option in ("--time", "--id", "--entity")]
+    later = [(option, column) for option, column in named if option in ("--label", "--known-at", "--after")]
+    labels = [(option, column) for option, column in named if option == "--label"]
+    for (one, column), (other, same) in [*product(with_event, later), *product(labels, later)]:
+        if column == same and one != other:
+            why = "it cannot be known with an event and later" if one != "--label" else "a label is one already"
+            raise CannotInferError(f"{one} and {other} both name column {column}: {why}; leave out one of them")
 
 
 class _Choices:
@@ -73,6 +88,9 @@ class _Choices:
         label = answers.label or self._chosen(roles.label_of(self._others(time, *alone, *answers.entities, *self.after)))
         positive, negative = roles.truth_of(self.profiles[label], answers.positive)
         entities = self._entities(time, label, *alone, *self.after)
+        for option, column, role in (("--entity", time, "the event time"), ("--id", label, "the label")):
+            if column in (answers.entities if option == "--entity" else answers.id):
+                raise CannotInferError(f"{option}: column {column} is {role}: name another, or another one as {role}")
         if answers.generate_id:
             ids = self._everything(label)
         times = times_of(self.sample.columns[time], self.profiles[time], answers.timezone)
@@ -136,6 +154,9 @@ class _Choices:
         """How each feature is declared; the others are left out."""
         kinds = {header: _feature(self.profiles[header]) for header in headers}
         self.left_out |= {header: kind.why for header, kind in kinds.items() if isinstance(kind, _NoFeature)}
+        for header, kind in kinds.items():
+            if kind == "STRING" and (odd := _odd(self.profiles[header])):
+                self.inferences.append(Inference(what="category", column=header, why=odd))
         return {header: kind for header, kind in kinds.items() if not isinstance(kind, _NoFeature)}
 
     # When ----------------------------------------------------------------------------------------------------------------------
@@ -302,6 +323,8 @@ def _feature(column: Profile) -> Number | str | _NoFeature:
         number = number_of(column)
         return _NoFeature(why=number) if isinstance(number, str) else number
     if column.distinct > roles.MOST_CATEGORIES:
+        if odd := _odd(column):
+            return _NoFeature(why=odd)
         return _NoFeature(why=f"is a text with {column.distinct:,} values: name it with --entity if events have it in common")
     return "STRING"
 
@@ -313,3 +336,14 @@ def _floating(number: Number | str | _NoFeature) -> str:
 
 def _names(result: Inferred) -> set[str]:
     return {each.name for each in (*result.known_with_event, *result.known_later)}
+
+
+def _odd(column: Profile) -> str:
+    """Why a column of numbers, but for some values, is a text, and what to do; "" for another."""
+    if column.odd is None:
+        return ""
+    row, value = column.odd
+    return (
+        f"is a text, though most values are numbers: row {row:,} has {value!r}. Correct the file, or declare what means no value, such as "
+        f"--dialect 'missing = {toml_text({column.header: [value]})}'"
+    )

@@ -16,6 +16,8 @@ from ml_assets.use_case import Spelling
 
 READABLE = 0.95
 """Of the values of a column of times have to be times: rows without one are quarantined, and more of them would stop a day."""
+_NEARLY_ALL = 0.8
+"""Of the values of a column are numbers: then the others are worth a word."""
 _EXACT = 2**53
 _MOST_WHOLE = 10**18
 """Whole numbers of more digits are not read."""
@@ -70,6 +72,18 @@ class Profile:
     def repeats(self) -> float:
         """How many rows a value has on average; 0 without values."""
         return self.known / self.distinct if self.distinct else 0.0
+
+    @property
+    def odd(self) -> tuple[int, str] | None:
+        """Row, from 1, and text of the first value that is no number where nearly all are; None where that is not so."""
+        if self.kind is not Kind.TEXT or not self.known or pc.any(pc.match_substring_regex(self.text, _LEADING_ZERO)).as_py():
+            return None
+        others = pc.fill_null(pc.invert(pc.match_substring_regex(self.text, _NUMBER)), False)
+        count = int(pc.sum(others).as_py())
+        if not count or count > (1 - _NEARLY_ALL) * self.known:
+            return None
+        row = int(pc.index(others, True).as_py())
+        return row + 1, self.text[row].as_py()
 
     @property
     def spelling(self) -> Spelling:

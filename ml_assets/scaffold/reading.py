@@ -3,6 +3,7 @@
 Belongs here: reading it once, whole. Does not: what its columns are (`scaffold.roles`).
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from ml_assets.sources.as_text import plain
 from ml_assets.sources.canonical import MARK, canonical
 from ml_assets.sources.dialect import Dialect, infer_columns, infer_csv
 from ml_assets.sources.files import UNREADABLE, text_columns
+from ml_assets.sources.iso import ANY_TIME
 from ml_assets.sources.json_lines import lines_as_columns
 from ml_assets.sources.limits import USUAL, unpacked
 from ml_assets.sources.time_format import EPOCHS, ISO
@@ -54,6 +56,8 @@ def read_sample(file: Path, declared: Sequence[str] = (), *, time: str | None = 
         raise CannotInferError(f"--from: there is no file {file}")
     if not file.name.endswith(SUFFIXES):
         raise CannotInferError(f"--from: {file.name}, expected a file that ends in {', '.join(SUFFIXES)}")
+    if not file.stat().st_size:
+        raise CannotInferError(f"--from: {file} is empty: expected events of some weeks")
     try:
         table, dialect = _table(file, _declared(declared))
     except (*UNREADABLE, pa.ArrowException) as error:
@@ -68,15 +72,31 @@ def read_sample(file: Path, declared: Sequence[str] = (), *, time: str | None = 
         because = f"time = {form}: {time} holds numbers of that size"
         dialect = replace(dialect, time=(*pairs, (time, form)), because=(*dialect.because, because))
     values = {name: _read(column, name, dialect) for name, column in columns.items()}
+    if times := [name for name, column in values.items() if _is_time(name) and _are_times(column)]:
+        raise CannotInferError(
+            f"--from: {file} has no names of columns: its first row has {times[0]!r} where the others have times. Give it a "
+            "first row with names"
+        )
     return Sample(file=file.absolute(), columns=values, rows=table.num_rows, dialect=dialect)
 
 
+def _is_time(name: str) -> bool:
+    return re.search(ANY_TIME, name) is not None
+
+
+def _are_times(values: pa.Array) -> bool:
+    """Whether each known value is a time that is text."""
+    return pa.types.is_string(values.type) and bool(pc.all(pc.match_substring_regex(values, ANY_TIME)).as_py())
+
+
 def epoch_of(values: pa.Array) -> str | None:
-    """Since 1970 in which unit whole numbers may be times of this century; None for what is none."""
-    if not (pa.types.is_integer(values.type) or pa.types.is_string(values.type)):
+    """Since 1970 in which unit numbers may be times of this century; None for what is none."""
+    types = pa.types
+    if not (types.is_integer(values.type) or types.is_floating(values.type) or types.is_string(values.type)):
         return None
     try:
-        numbers = pc.cast(values, pa.int64())
+        numbers = pc.cast(values, pa.float64())
+        numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
     except pa.ArrowInvalid:
         return None
     low, high = (bound.as_py() for bound in pc.min_max(numbers).values())

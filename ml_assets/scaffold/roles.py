@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ml_assets.scaffold.names import words
 from ml_assets.scaffold.profile import READABLE, Kind, Profile
+from ml_assets.sources.dialect import TOKENS, toml_text
 from ml_assets.stages.kept import ID_BYTES
 
 MOST_CATEGORIES = 50
@@ -22,7 +23,8 @@ FEWEST_REPEATS = 1.2
 MOST_REPEATS = 100
 """Rows a value, above which fewer than `FEW` values are categories: they say nothing that a model could not learn of each by itself."""
 FEW = 20
-_TRUE = ("1", "1.0", "true", "yes", "y", "t")
+_TRUE = ("1", "true", "yes", "y", "t")
+_FALSE = ("0", "-1", "false", "no", "n", "f")
 _KEY = re.compile(r"(^|_)(id|key|uuid|guid)$")
 _NUMBERED = re.compile(r"(^|_)(no|nr|num|number|code|zip|postcode|ref|reference|account)$")
 _INDEX = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?|row_?(number|no|id)|x)?$")
@@ -161,11 +163,17 @@ def truth_of(label: Profile, positive: str | None) -> tuple[str, str]:
             f"--label: column {label.header} has {len(values)} values ({listed}), expected two, such as 0 and 1"
             + ("; a label that is missing is not known yet, and no negative" if label.missing and len(values) == 1 else "")
         )
-    likely = [value for value in values if value.lower() in _TRUE]
+    # Of 1 and 2 either may be; and NULL beside Y may be a label that is not known.
+    plain = {value.lower() for value in values}
+    likely = [value for value in values if value.lower() in _TRUE] if not plain.isdisjoint(_FALSE) else []
     chosen = _spelled(positive, values) if positive is not None else likely[0] if len(likely) == 1 else None
     if chosen is None or chosen not in values:
+        tokens = [value for value in values if value in TOKENS]
+        unknown = (
+            f", or with --dialect 'missing = {toml_text({label.header: tokens})}' that {tokens[0]} is no label" if tokens else ""
+        )
         raise QuestionError(
-            f"which value of {label.header} is a positive, {' or '.join(values)}? Say it with --positive",
+            f"which value of {label.header} is a positive, {' or '.join(values)}? Say it with --positive{unknown}",
             field="positive",
             choices=values,
         )

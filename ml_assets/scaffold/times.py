@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ml_assets.scaffold.profile import READABLE, Profile
 from ml_assets.scaffold.roles import CannotInferError
-from ml_assets.sources.as_text import dates_among, days_of, time_text
+from ml_assets.sources.as_text import Dates, dates_among, days_of, time_text
 from ml_assets.sources.bounds import bulk_of, real_time
 from ml_assets.use_case import Day
 
@@ -103,29 +103,29 @@ def arrival_of(known_at: pa.Array, event_time: pa.Array, header: str, timezone: 
     """From the column that says when each label was known.
 
     Raises:
-        CannotInferError: it is no column of times, or labels are known before their events.
+        CannotInferError: it is no column of times, or labels are known before their events, or with them.
     """
     try:
-        known, events = (_instants(each, timezone) for each in (known_at, event_time))
+        dates = dates_among(known_at, timezone).any
+        known, events = _instants(known_at, timezone, "end" if dates else "start"), _instants(event_time, timezone, "start")
     except ValueError as error:
         raise CannotInferError(f"--known-at: column {header} {error}") from error
     after = (known - events).dropna()
     if after.empty:
         raise CannotInferError(f"--known-at: column {header} has no times, such as 2018-04-01T09:30:00Z")
-    early = after[after < timedelta(0)]
+    early = after[after <= timedelta(0)]
     if len(early) > (1 - READABLE) * len(after):
         row = int(early.index[0])
         raise CannotInferError(
-            f"--known-at: in {len(early):,} rows {header} lies before the event, first in row {row + 1}: a label that is known before its "
-            "event cannot be predicted"
+            f"--known-at: in {len(early):,} rows {header} is not after the event, first in row {row + 1}: a label that is known before its "
+            "event, or with it, cannot be predicted"
         )
-    days = np.ceil(after[after >= timedelta(0)].dt.total_seconds() / 86_400).astype(int)
-    dates = dates_among(known_at, timezone).any
+    days = np.ceil(after[after > timedelta(0)].dt.total_seconds() / 86_400).astype(int)
     nearly_all = int(np.quantile(days, 0.95, method="higher"))
-    return Arrival(embargo_days=max(1, nearly_all + int(dates)), latest_days=max(1, int(days.max())) + 2, known_at_dates=dates)
+    return Arrival(embargo_days=max(1, nearly_all), latest_days=max(1, int(days.max())) + 2, known_at_dates=dates)
 
 
-def _instants(values: pa.Array, timezone: str) -> pd.Series:
-    text = time_text(values, timezone, timedelta(0)).to_pandas().str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
+def _instants(values: pa.Array, timezone: str, dates: Dates) -> pd.Series:
+    text = time_text(values, timezone, timedelta(0), dates).to_pandas().str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
     instants: pd.Series = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
     return instants

@@ -131,7 +131,7 @@ _NOTHING = pd.Series(dtype="str", index=pd.RangeIndex(0))
 
 PATTERNS = {
     # 18 digits always fit into 64 bits.
-    DType.INT64: r"^-?[0-9]{1,18}$",
+    DType.INT64: r"^[+-]?[0-9]{1,18}$",
     DType.FLOAT64: r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
     DType.BOOL: r"^(?i:true|false|1|0)$",
     DType.TIMESTAMP: r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})$",
@@ -211,7 +211,7 @@ def _parsed(text: pd.Series, column: Column) -> pd.Series:
     array = pc.if_else(fits, array, None)
     match dtype:
         case DType.INT64:
-            return _series(pc.cast(array, pa.int64()), text.index).astype("Int64")
+            return _series(pc.cast(pc.ascii_ltrim(array, "+"), pa.int64()), text.index).astype("Int64")
         case DType.FLOAT64:
             values = _series(pc.cast(array, pa.float64()), text.index).astype("float64")
             # A number too large for a float is read as infinity: it is not that number.

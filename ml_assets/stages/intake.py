@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ MICROSECOND = timedelta(microseconds=1)
 MOST_TEXT = 1000
 FIRST = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // MICROSECOND
+_Step = TypeVar("_Step")
 FOUR_CENTURIES = timedelta(days=146_097)
 """After which the calendar repeats itself."""
 
@@ -81,7 +82,7 @@ class RowIntake:
         if isinstance(content, Taken):
             return content
         typed = self._typed(content)
-        day = self._intake.day(typed)
+        day = self._day(typed)
         return Taken(self._kept_row(self._derived([typed], [day])[0]), day)
 
     def take_all(self, contents: Sequence[Mapping[str, Any]]) -> list[Taken]:
@@ -92,7 +93,8 @@ class RowIntake:
         """
         problems: dict[int, list[Problem]] = {}
         typed = dict(_each(self._typed, enumerate(contents), problems))
-        days = {place: self._intake.day(row) for place, row in typed.items()}
+        days = dict(_each(self._day, typed.items(), problems))
+        typed = {place: typed[place] for place in days}
         derived = self._derived(list(typed.values()), list(days.values())) if typed else []
         rows = dict(_each(self._kept_row, zip(typed, derived, strict=True), problems))
         if problems:
@@ -105,6 +107,15 @@ class RowIntake:
         if problems:
             raise InvalidRowError(problems)
         return typed
+
+    def _day(self, typed: dict[str, Any]) -> Day:
+        try:
+            day = self._intake.day(typed)
+        except OverflowError:  # of the first or the last year, in another time zone
+            raise InvalidRowError([Problem(field="row", value=None, rule="has a time whose day cannot be computed")]) from None
+        if day is None:
+            raise InvalidRowError([Problem(field="row", value=None, rule="has no time that says its day")])
+        return day
 
     def _unknown(self, content: Mapping[str, Any]) -> Iterator[Problem]:
         known = ", ".join(name for name, _ in self._delivered)
@@ -158,8 +169,8 @@ def numbered(problem: Problem, place: int) -> Problem:
 
 
 def _each(
-    step: Callable[[Any], dict[str, Any]], rows: Iterable[tuple[int, Any]], problems: dict[int, list[Problem]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+    step: Callable[[Any], _Step], rows: Iterable[tuple[int, Any]], problems: dict[int, list[Problem]]
+) -> Iterator[tuple[int, _Step]]:
     for place, row in rows:
         try:
             yield place, step(row)

@@ -124,8 +124,8 @@ def _as_labels(case: UseCase, rows: pd.DataFrame, event_day: pd.Series, label: p
 
 
 def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Finding]]:
-    """No label is known before its event: the day on which one is, with the event's name."""
-    early = rows[rows["known_at"] < rows["event_time"]]
+    """No label is known before its event, or with it, where its features would see it: the day on which one is, with the event's name."""
+    early = rows[rows["known_at"] <= rows["event_time"]]
     found = {}
     for day in days:
         bad = early[early["day"] == day]
@@ -133,7 +133,7 @@ def label_findings(rows: pd.DataFrame, days: Sequence[Day]) -> dict[Day, list[Fi
         observed = f"{len(bad)} of {int((rows['day'] == day).sum())} labels" if len(early) else "none earlier"
         found[day] = [
             Finding(
-                expectation="a label is known at its event or later",
+                expectation="a label is known after its event",
                 passed=bad.empty,
                 severity=Severity.ERROR,
                 observed=observed,

@@ -19,6 +19,8 @@ EXPECTED = {
 }
 _PLAIN_WHOLE = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([1-9][0-9]*|0)(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_HYPHENED = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_UUID = re.compile(rf"(urn:uuid:)?({_HYPHENED}|\{{{_HYPHENED}\}}|[0-9a-f]{{32}})", re.ASCII | re.IGNORECASE)
 _MOST_DIGITS = 200
 _TRUE, _FALSE = frozenset({"true", "t", "yes", "y", "1", "1.0"}), frozenset({"false", "f", "no", "n", "0", "0.0"})
 
@@ -59,10 +61,8 @@ def _boolean(text: str) -> str | None:
 
 
 def _uuid(text: str) -> str | None:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        return None
+    # Python takes underscores, digits of other scripts and hyphens anywhere, too, so that what is none would be another one.
+    return str(uuid.UUID(text)) if _UUID.fullmatch(text) else None
 
 
 _SPELLERS: dict[Spelling, Callable[[str], str | None]] = {

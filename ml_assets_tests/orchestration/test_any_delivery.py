@@ -254,9 +254,14 @@ def every_row_is_somewhere(tables: Mapping[str, pd.DataFrame]) -> None:
         assert clean["event_id"].is_unique
     assert tables["features"]["event_id"].tolist() == tables["events"]["event_id"].tolist()
     labels, events = tables["labels"], tables["events"].set_index("event_id")
-    assert set(labels["event_id"]) <= set(events.index)
-    assert (labels["day"] >= labels["event_day"]).all()
-    assert (labels["day"] >= labels["known_at"].dt.strftime("%Y-%m-%d")).all()
+    truth = tables["ground_truth"].set_index("event_id")
+    known = truth["known_at"].dt.strftime("%Y-%m-%d")
+    counts_from = {each: max(known[each], truth["day"][each], events["day"][each]) for each in truth.index if each in events.index}
+    assert dict(zip(labels["event_id"], labels["day"], strict=True)) == {
+        each: day for each, day in counts_from.items() if day <= DAYS[-1]
+    }, "once it is known and delivered, and its event is"
+    assert labels["event_id"].is_unique
+    assert labels["label"].tolist() == truth["returned"].loc[labels["event_id"]].tolist()
 
 
 def test_an_event_has_features_on_its_day_though_no_label_was_ever_delivered(monkeypatch: pytest.MonkeyPatch) -> None:

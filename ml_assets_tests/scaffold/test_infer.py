@@ -125,6 +125,15 @@ def test_what_is_not_clear_is_asked(
             "50 bytes, expected 40 at most: .*--generate-id",
         ),
         ({}, {"known_at": "channel"}, "--known-at: column channel has no times"),
+        (
+            {},
+            {"time": "at", "after": ("at",)},
+            "--time and --after both name column at: it cannot be known with an event and later",
+        ),
+        ({}, {"time": "at", "known_at": "at"}, "--time and --known-at both name column at"),
+        ({}, {"id": ("orderNo",), "after": ("orderNo",)}, "--id and --after both name column orderNo"),
+        ({}, {"label": "late", "entities": ("late",)}, "--entity and --label both name column late"),
+        ({}, {"label": "late", "after": ("late",)}, "--label and --after both name column late: a label is one already"),
         ({}, {"dialect": ("decimals = 1",)}, "no setting of a dialect: decimals; expected separator, encoding"),
         ({}, {"dialect": ("decimal",)}, "--dialect: expected lines of TOML"),
     ],
@@ -264,6 +273,25 @@ def test_a_label_spelled_as_a_number_or_a_truth_is_one(tmp_path: Path) -> None:
     assert inferred(tmp_path, orders(late=["True", "false", "FALSE", "False"] * (ROWS // 4))).positive == "true"
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([1, 2], "which value of late is a positive, 1 or 2. Say it with --positive$"),
+        (
+            ["Y", "NULL"],
+            """NULL or Y. Say it with --positive, or with --dialect 'missing = {"late" = \\["NULL"\\]}' that NULL is no label""",
+        ),
+        (["yes", "perhaps"], "a positive, perhaps or yes"),
+    ],
+)
+def test_a_value_is_a_negative_only_if_it_says_so(tmp_path: Path, values: list[Any], words: str) -> None:
+    rows = orders(late=values * (ROWS // 2))
+    with pytest.raises(QuestionError, match=words):
+        inferred(tmp_path, rows, label="late")
+    found = inferred(tmp_path, rows, label="late", positive=str(values[0]))
+    assert (found.positive, found.negative) == tuple(map(str, values))
+
+
 def test_a_label_that_is_missing_is_not_known_yet(tmp_path: Path) -> None:
     late = [*["yes", "no", "no", "no"] * ((ROWS - 40) // 4), *[None] * 40]
     found = inferred(tmp_path, orders(late=late))
@@ -283,9 +311,27 @@ def test_the_time_of_a_label_of_its_own(tmp_path: Path) -> None:
     assert found.known_at is not None
     assert (found.known_at.name, found.known_after, found.embargo_days, found.arrival.latest_days) == ("told_at", None, 10, 12)
     assert "told_at" not in found.left_out
-    early = rows.assign(told_at=(pd.to_datetime(rows["at"]) - pd.Timedelta(hours=1)))
-    with pytest.raises(CannotInferError, match="in 480 rows told_at lies before the event, first in row 1"):
-        inferred(tmp_path, early, time="at", known_at="told_at")
+    for hours in (0, 1):
+        early = rows.assign(told_at=(pd.to_datetime(rows["at"]) - pd.Timedelta(hours=hours)))
+        with pytest.raises(CannotInferError, match="in 480 rows told_at is not after the event, first in row 1"):
+            inferred(tmp_path, early, time="at", known_at="told_at")
+
+
+@pytest.mark.parametrize(("later", "embargo"), [(0, 1), (3, 4)])
+def test_a_label_of_a_date_is_known_at_the_end_of_it(tmp_path: Path, later: int, embargo: int) -> None:
+    rows = orders()
+    at = pd.to_datetime(rows["at"])
+    dates = (at + pd.Timedelta(days=later)).dt.strftime("%Y-%m-%d")
+    found = inferred(tmp_path, rows.assign(told_at=dates), time="at", known_after=None, known_at="told_at")
+    assert found.arrival.known_at_dates
+    assert found.embargo_days == embargo
+
+
+def test_a_role_that_a_column_has_already_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotInferError, match="--entity: column at is the event time"):
+        inferred(tmp_path, orders(), entities=("at",))
+    with pytest.raises(CannotInferError, match="--id: column late is the label"):
+        inferred(tmp_path, orders(), id=("orderNo", "late"))
 
 
 # Ids ------------------------------------------------------------------------------------------------------------------------------
@@ -371,10 +417,37 @@ def test_dates_without_a_time_of_day_are_said(tmp_path: Path, times: Any, dates:
 def test_times_that_are_numbers_since_1970(tmp_path: Path) -> None:
     rows = orders()
     seconds = (pd.to_datetime(rows["at"]) - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
-    for factor, form in ((1, "epoch seconds"), (1000, "epoch milliseconds")):
-        found = inferred(tmp_path, rows.assign(at=seconds * factor), time="at")
+    for at, form in (
+        (seconds, "epoch seconds"),
+        (1000 * seconds, "epoch milliseconds"),
+        (seconds + 0.25, "epoch seconds"),
+        (seconds.where(seconds.index != 7), "epoch seconds"),
+        ((seconds + 0.25).astype(str), "epoch seconds"),
+    ):
+        found = inferred(tmp_path, rows.assign(at=at), time="at")
         assert (found.start, found.end) == ("2024-01-01", "2024-03-01")
         assert found.dialect_settings == {"time": {"at": form}}
+
+
+def test_a_file_without_names_of_columns_is_refused(tmp_path: Path) -> None:
+    orders().drop(columns=["weight", "items", "price"]).to_csv(tmp_path / "orders.csv", index=False, header=False)
+    with pytest.raises(
+        CannotInferError, match="has no names of columns: its first row has '2024-01-01T01:00:00Z' where the others have"
+    ):
+        infer(tmp_path / "orders.csv", Answers(known_after=timedelta(days=1)))
+
+
+@pytest.mark.parametrize("column", ["price", "items"])
+def test_a_column_of_numbers_but_for_a_value_is_said(tmp_path: Path, column: str) -> None:
+    rows = orders()
+    rows[column] = rows[column].astype(str).where(rows.index != 7, "see note")
+    found = inferred(tmp_path, rows, id=("orderNo",))
+    why = found.left_out[column] if column == "price" else reason(found, "category", column)
+    assert why.startswith("is a text, though most values are numbers: row 8 has 'see note'. Correct the file, or declare")
+    missing = f'missing = {{"{column}" = ["see note"]}}'
+    assert missing in why
+    [number] = [each for each in inferred(tmp_path, rows, id=("orderNo",), dialect=(missing,)).numbers if each.source == column]
+    assert number.nullable
 
 
 def test_how_full_the_days_are_is_said_and_decides_the_windows(tmp_path: Path) -> None:
@@ -399,10 +472,11 @@ def test_too_few_events_are_refused_with_the_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("gone.csv", None), ("orders.xlsx", b""), ("orders.parquet", b"no"), ("e.csv", b"a,b\n")]
+    ("name", "content"),
+    [("gone.csv", None), ("orders.xlsx", b""), ("orders.parquet", b"no"), ("e.csv", b"a,b\n"), ("empty.csv", b"")],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(CannotInferError, match=name):
+    with pytest.raises(CannotInferError, match=f"{name} is empty" if name == "empty.csv" else name):
         infer(tmp_path / name, Answers())

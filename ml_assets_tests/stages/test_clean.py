@@ -63,11 +63,12 @@ def real(**changes: Any) -> Column:
 
 def test_whole_numbers() -> None:
     texts = ["5", " -7 ", "007", "1.5", "12a", "1e3", "0x10", "", None, "٣", "1234567890123456789", "999999999999999999"]
+    texts += ["+5", "+-5", "++5", "+"]
     cleaned = clean(raw(n=texts), table(number()))
-    assert cleaned.rows["n"].tolist() == [5, -7, 7, 999_999_999_999_999_999]
+    assert cleaned.rows["n"].tolist() == [5, -7, 7, 999_999_999_999_999_999, 5]
     assert cleaned.rows["n"].dtype == "int64"
     assert reasons(cleaned) == {
-        **{row: f"n: {texts[row - 1]!r} is not a whole number" for row in (4, 5, 6, 7, 10, 11)},
+        **{row: f"n: {texts[row - 1]!r} is not a whole number" for row in (4, 5, 6, 7, 10, 11, 14, 15, 16)},
         8: "n: missing",
         9: "n: missing",
     }

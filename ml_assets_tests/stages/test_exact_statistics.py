@@ -303,7 +303,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_at_once_are_correctly_rounded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """150 events: answers are computed as arrays, of 1 to some 30 facts each."""
-    monkeypatch.setattr(moments, "CHUNK", 64, raising=False)
+    monkeypatch.setattr(moments, "CHUNK", 64)
     rng = np.random.default_rng(7)
     wholes, numbers = _draws(kind, rng, 150)
     hours, customers = rng.integers(0, 60, 150).tolist(), rng.choice(list("abc"), 150).tolist()

@@ -133,7 +133,11 @@ SPELLINGS = [
         ["6F9619FF-8B86-D011-B42D-00CF4FC964FF", "6f9619ff8b86d011b42d00cf4fc964ff"],
         "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
     ),
-    (Spelling.UUID, ["6f9619ff"], None),
+    (
+        Spelling.UUID,
+        ["6f9619ff", "6f9619ff8b86d011b42d00cf4fc964_f", "6f9619ff8b86d011b42d00cf4fc964１f", "6f-9619ff8b86d011b42d00cf4fc9640f"],
+        None,
+    ),
     (Spelling.TEXT, ["017"], "017"),
 ]
 

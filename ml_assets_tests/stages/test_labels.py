@@ -90,9 +90,9 @@ def test_no_events_give_no_labels_of_the_right_types(case: UseCase, events: pd.D
     assert str(rows["known_at"].dtype) == "datetime64[us, UTC]"
 
 
-def test_a_label_known_before_its_event_is_named_on_its_day_only(case: UseCase, events: pd.DataFrame) -> None:
+def test_a_label_known_before_its_event_or_with_it_is_named_on_its_day_only(case: UseCase, events: pd.DataFrame) -> None:
     early = events.assign(
-        time=instants(*["2024-03-09T10:00Z"] * 2, "2024-03-11T03:59Z", "2024-03-11T03:59:00.000001Z", "2024-03-10T12:00Z")
+        time=instants(*["2024-03-09T10:00Z"] * 2, "2024-03-11T03:58:59.999999Z", "2024-03-11T03:59:00Z", "2024-03-10T12:00Z")
     )
     days = ["2024-03-08", "2024-03-09", "2024-03-10"]
 
