@@ -482,7 +482,8 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before.
+    """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before,
+    or as many days that have rows, where some folds would have none.
 
     Each family begins with the recipe that the case declares. A search ends after `trials`, or when `minutes` have passed, which makes its
     result depend on the machine.

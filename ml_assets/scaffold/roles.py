@@ -25,6 +25,8 @@ FEW = 20
 _TRUE = ("1", "1.0", "true", "yes", "y", "t")
 _KEY = re.compile(r"(^|_)(id|key|uuid|guid)$")
 _NUMBERED = re.compile(r"(^|_)(no|nr|num|number|code|zip|postcode|ref|reference|account)$")
+_INDEX_ALONE = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?)?$")
+"""What R and pandas call an index, which nobody calls a column of events."""
 _INDEX = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?|row_?(number|no|id)|x)?$")
 
 Profiles = Mapping[str, Profile]
@@ -54,10 +56,15 @@ class Inference:
 
 def indexes(profiles: Profiles, answered: Collection[str]) -> dict[str, str]:
     """Columns that only count the rows of this file, and why they are left out: in the next file they begin again."""
+
+    def is_index(header: str, column: Profile) -> bool:
+        name = words(header)
+        return bool((_INDEX.match(name) and column.counts_rows) or (_INDEX_ALONE.match(name) and column.goes_up))
+
     return {
         header: "counts the rows of the file, as the index of a table does: no column of an event"
         for header, each in profiles.items()
-        if header not in answered and _INDEX.match(words(header)) and each.counts_rows
+        if header not in answered and is_index(header, each)
     }
 
 

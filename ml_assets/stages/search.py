@@ -21,6 +21,7 @@ import pandas as pd
 from ml_assets.stages.inputs import FloatArray, IntArray, categories, matrix
 from ml_assets.stages.logistic import fit_logistic
 from ml_assets.stages.ranking import average_precision
+from ml_assets.stages.sufficiency import CannotJudgeError
 from ml_assets.stages.trees import REPRODUCIBLE, dataset, thinned
 from ml_assets.stages.trials import Trial
 from ml_assets.use_case import Day, Range, Search, Training, UseCase, shift
@@ -59,26 +60,45 @@ class Fold:
 def folds(days: npt.NDArray[Any], search: Search) -> list[Fold]:
     """Prequential folds over the last days, earliest first.
 
+    A fold is `fold_days` of the calendar. Where one of them would be judged by no row, since most days have none, each is as many days
+    that have rows, and the folds before which nothing is left to learn from are left out.
+
     Args:
         days: the key of each row's day, ascending.
 
     Raises:
-        ValueError: a fold has nothing to learn from or to be judged by.
+        CannotJudgeError: a fold has nothing to learn from, or, of days that have rows, each.
     """
     last = str(days[-1])
-    found = []
-    for back in reversed(range(search.folds)):
-        end = shift(last, -back * search.fold_days)
-        begin = shift(end, 1 - search.fold_days)
-        learned = np.flatnonzero(days < shift(begin, -search.gap_days))
-        judged = np.flatnonzero((days >= begin) & (days <= end))
-        if not len(learned) or not len(judged):
-            raise ValueError(
-                f"fold {begin} to {end} has {len(learned)} rows to learn from and {len(judged)} to be judged by: "
+    ends = [shift(last, -back * search.fold_days) for back in reversed(range(search.folds))]
+    spans = [(shift(end, 1 - search.fold_days), end) for end in ends]
+    found = [_fold(days, span, search) for span in spans]
+    if not all(len(fold.judged) for fold in found):
+        spans = _spans_with_rows(days, search)
+        every = [_fold(days, span, search) for span in spans]
+        found = [fold for fold in every if len(fold.learned)] or every
+    for (begin, end), fold in zip(spans[-len(found) :], found, strict=True):
+        if not len(fold.learned):
+            raise CannotJudgeError(
+                f"fold {begin} to {end} has 0 rows to learn from and {len(fold.judged)} to be judged by: "
                 f"rows begin on {days[0]}; declare fewer or shorter folds"
             )
-        found.append(Fold(learned=learned, judged=judged))
     return found
+
+
+def _fold(days: npt.NDArray[Any], span: tuple[Day, Day], search: Search) -> Fold:
+    """Judged by the rows of these days, both included."""
+    begin, end = span
+    return Fold(
+        learned=np.flatnonzero(days < shift(begin, -search.gap_days)), judged=np.flatnonzero((days >= begin) & (days <= end))
+    )
+
+
+def _spans_with_rows(days: npt.NDArray[Any], search: Search) -> list[tuple[Day, Day]]:
+    """First and last day of each fold of `fold_days` days that have rows, earliest first."""
+    filled = [str(day) for day in np.unique(days)]
+    lasts = [len(filled) - back * search.fold_days for back in reversed(range(search.folds))]
+    return [(filled[max(0, last - search.fold_days)], filled[last - 1]) for last in lasts if last > 0]
 
 
 def search_recipe(

@@ -22,6 +22,7 @@ from sklearn.metrics import average_precision_score
 from ml_assets.stages import search
 from ml_assets.stages.inputs import matrix
 from ml_assets.stages.search import Found, folds, search_recipe
+from ml_assets.stages.sufficiency import CannotJudgeError
 from ml_assets.stages.trials import Trial
 from ml_assets.use_case import Range, Search, UseCase, day_range, shift
 
@@ -115,16 +116,28 @@ def test_no_row_is_judged_twice_and_folds_go_forward(given_days: tuple[np.ndarra
     assert all(fold.learned.max() < fold.judged.min() for fold in found)
 
 
-@pytest.mark.parametrize(
-    ("days", "said"),
-    [
-        (day_range("2024-01-12", LAST), "fold 2024-01-14 to 2024-01-18 has 0 rows to learn from"),
-        ([*day_range("2024-01-01", "2024-01-18"), *day_range("2024-01-24", LAST)], "2024-01-19 to 2024-01-23 has 16 rows to learn"),
-    ],
-)
-def test_a_fold_without_rows_is_named(days: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        folds(np.array(days), SEARCH)
+def test_a_fold_without_rows_to_learn_from_is_named() -> None:
+    with pytest.raises(CannotJudgeError, match="fold 2024-01-14 to 2024-01-18 has 0 rows to learn from"):
+        folds(np.array(day_range("2024-01-12", LAST)), SEARCH)
+
+
+def test_where_a_fold_would_be_judged_by_no_row_folds_are_days_that_have_rows() -> None:
+    days = np.repeat([*day_range("2024-01-01", "2024-01-18"), *day_range("2024-01-24", LAST)], 2)
+    found = folds(days, SEARCH)
+    judged = [np.unique(days[fold.judged]).tolist() for fold in found]
+    filled = np.unique(days).tolist()
+    assert judged == [filled[-15:-10], filled[-10:-5], filled[-5:]]
+    for fold, stretch in zip(found, judged, strict=True):
+        assert fold.learned.tolist() == np.flatnonzero(days < shift(stretch[0], -SEARCH.gap_days)).tolist()
+
+
+def test_days_that_are_too_few_for_all_folds_make_fewer() -> None:
+    """One in ten days has rows."""
+    days = np.array(day_range("2024-01-01", "2024-03-31")[::10])
+    judged = [days[fold.judged].tolist() for fold in folds(days, SEARCH)]
+    assert judged == [days[-5:].tolist()]
+    with pytest.raises(CannotJudgeError, match="has 0 rows to learn from and 3 to be judged by"):
+        folds(days[:3], SEARCH)
 
 
 def test_what_lies_in_the_gap_teaches_and_judges_nothing(rows: tuple[pd.DataFrame, np.ndarray], small_case: UseCase) -> None:
