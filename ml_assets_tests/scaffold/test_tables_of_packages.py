@@ -13,6 +13,7 @@ from sklearn.datasets import load_breast_cancer
 from ml_assets.scaffold.declaration import Answers
 from ml_assets.scaffold.infer import infer
 from ml_assets.scaffold.roles import CannotInferError, QuestionError
+from ml_assets.scaffold.write import texts
 from ml_assets.sources.time_format import ISO
 
 DAY = timedelta(days=1)
@@ -132,6 +133,15 @@ def test_times_as_they_are_written(tmp_path: Path) -> None:
     assert dialects["strikes"].time_of("date") == "%m/%d/%Y %H:%M:%S"
     assert dialects["liked"].time_of("timestamp") == "epoch seconds"
     assert dialects["home"].time_of("Date") == ISO
+
+
+def test_folds_and_sizes_fit_what_the_first_model_learns_from_which_is_more_than_the_fewest_days(tmp_path: Path) -> None:
+    found = infer(file_of("home", tmp_path), Answers(**ANSWERS["home"]))
+    assert found.windows.training_days == 14
+    assert found.windows.days_to_learn > 200
+    code = texts("home", found, project=tmp_path)["__init__.py"]
+    assert f"fold_days={found.windows.days_to_learn // 7}," in code
+    assert "folds=3," in code
 
 
 def test_labels_that_end_long_before_the_events_are_named(tmp_path: Path) -> None:
