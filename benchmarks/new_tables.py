@@ -386,15 +386,18 @@ def asked_before(asked: Sequence[str], answers: Mapping[str, Sequence[str]]) -> 
 
 def inferred(text: str) -> str:
     """The lines of what `new` tells that matter, in one cell."""
-    shown = []
+    shown, generated = dict[str, str](), re.search(r"made of ([^\n;]*)", text)
     for what in ("id", "time", "label", "entities", "numbers", "categories", "dialect", "left out", "windows"):
         if line := re.search(rf"^  {what} +(\S.*)$", text.split("Inferred, since")[0], re.MULTILINE):
-            content = line[1]
-            if what in ("numbers", "categories", "left out"):
-                content = str(len(re.split(r", (?=[^)]*(?:\(|$))", content)))
-            shown.append(f"{what}: {content}")
-    generated = re.search(r"made of ([^\n;]*)", text)
-    return "; ".join(([f"id: made of {generated[1].count(',') + 1} columns"] if generated else []) + shown)
+            shown[what] = re.sub(r" \(in the file '[^']*'\)", "", line[1]).replace(
+                ": name columns that events have in common with --entity", ""
+            )
+    for what in ("numbers", "categories", "left out"):
+        if what in shown:
+            shown[what] = str(len(re.split(r", (?![^()]*\))", shown[what])))
+    if generated:
+        shown["id"] = f"made of {generated[1].count(',') + 1} columns"
+    return "; ".join(f"{what}: {content}" for what, content in shown.items())
 
 
 def outcome(figures: Mapping[str, Any]) -> str:

@@ -29,6 +29,9 @@ _INDEX_ALONE = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?)?
 """What R and pandas call an index, which nobody calls a column of events."""
 _INDEX = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?|row_?(number|no|id)|x)?$")
 
+_PARTS = ("year", "month", "day", "hour", "minute")
+"""Of a time, the first three of a date."""
+
 Profiles = Mapping[str, Profile]
 
 
@@ -74,6 +77,9 @@ def time_of(profiles: Profiles) -> Inference:
     if len(times) == 1:
         return Inference(what="time", column=times[0].header, why=f"the one column with a time in {_share(times[0])}")
     could = f"it could be {_listed(times)}" if times else "no column has a time in each row, such as 2018-04-01T09:30:00Z"
+    parts = [each for name in _PARTS for each in profiles.values() if words(each.header) == name and each.kind is Kind.WHOLE]
+    if not times and len(parts) >= len(_PARTS[:3]):
+        could += f"; {_listed(parts)} look like its parts: put them into one column of the file"
     headers = [each.header for each in times]
     raise QuestionError(f"which column says when an event happened? {could}; name it with --time", field="time", choices=headers)
 

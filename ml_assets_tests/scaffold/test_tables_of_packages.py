@@ -164,6 +164,12 @@ def test_a_table_without_a_time_is_refused(tmp_path: Path, rows: Callable[[], pd
         infer(tmp_path / "table.csv", Answers())
 
 
+def test_parts_of_a_time_in_columns_of_their_own_are_named(tmp_path: Path) -> None:
+    of("dplyr", "storms").to_csv(tmp_path / "storms.csv", index=False)
+    with pytest.raises(QuestionError, match=r"year, month, day, hour look like its parts: put them into one column"):
+        infer(tmp_path / "storms.csv", Answers())
+
+
 def test_two_days_are_no_calendar(tmp_path: Path) -> None:
     of("openintro", "get_it_dunn_run").to_csv(tmp_path / "run.csv", index=False)
     answers = Answers(generate_id=True, label="race", positive="half-marathon", known_after=DAY)
