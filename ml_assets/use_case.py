@@ -228,7 +228,7 @@ class Extract:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """Something that becomes known about an entity at a time: a whole-number value in a column of a clean table."""
+    """Something that becomes known about an entity at a time: a number, whole or not, in a column of a clean table."""
 
     name: str
     table: str
@@ -482,8 +482,7 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before,
-    or as many days that have rows, where some folds would have none.
+    """Search for the best recipe on prequential folds: train … gap … validate, each fold `fold_days` after the one before.
 
     Each family begins with the recipe that the case declares. A search ends after `trials`, or when `minutes` have passed, which makes its
     result depend on the machine.

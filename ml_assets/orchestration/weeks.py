@@ -88,7 +88,13 @@ def plan(case: UseCase, store: Store, week: Day) -> WeekPlan:
             f"a candidate needs {case.split.minimum_training_days} to train on and half of {case.split.holdout_days} to be judged on"
         )
     code = code_of(train, package, labels, reference) + fingerprint(
-        case.training, case.split, case.climatology, case.features.columns, case.investigation, LIBRARIES
+        case.training,
+        case.split,
+        case.climatology,
+        case.features.columns,
+        case.investigation,
+        case.gate.screening.minimum_rows,
+        LIBRARIES,
     )
     return WeekPlan(
         week=week,

@@ -50,6 +50,9 @@ def new(
     known_at: Annotated[
         str | None, typer.Option(help="Column that says when the label was known, instead of --known-after.", metavar="COLUMN")
     ] = None,
+    known_within: Annotated[
+        str | None, typer.Option(help="How long after an event its label comes at the latest; 30d, if nobody says.")
+    ] = None,
     time: Annotated[str | None, typer.Option(help="Column that says when an event happened.", metavar="COLUMN")] = None,
     label: Annotated[str | None, typer.Option(help="Column with two values: what is predicted.", metavar="COLUMN")] = None,
     id: Annotated[
@@ -89,6 +92,7 @@ def new(
     }
     try:
         given["known_after"] = None if known_after is None else _duration(known_after)
+        given["known_within"] = None if known_within is None else _duration(known_within, "--known-within")
         given = {field: value for field, value in given.items() if value}
         if update:
             record = project.record_of(name)
@@ -155,8 +159,9 @@ def _again(before: Mapping[str, Any], given: Mapping[str, Any]) -> Answers:
     known = {field.name for field in fields(Answers)}
     answers: dict[str, Any] = {field: value for field, value in before.items() if field in known}
     answers |= {field: tuple(value) for field, value in answers.items() if isinstance(value, list)}
-    if (seconds := answers.get("known_after")) is not None:
-        answers["known_after"] = timedelta(seconds=seconds)
+    for field in ("known_after", "known_within"):
+        if (seconds := answers.get(field)) is not None:
+            answers[field] = timedelta(seconds=seconds)
     for field, value in given.items():
         added = field in ("entities", "no_entities", "after", "dialect")
         answers[field] = tuple(dict.fromkeys((*answers.get(field, ()), *value))) if added else value
@@ -171,8 +176,8 @@ def _again(before: Mapping[str, Any], given: Mapping[str, Any]) -> Answers:
 def _plain(answers: Answers) -> dict[str, Any]:
     """What was answered, as JSON can hold it."""
     given = {field.name: getattr(answers, field.name) for field in fields(answers)}
-    seconds = answers.known_after.total_seconds() if answers.known_after is not None else None
-    return {field: value for field, value in {**given, "known_after": seconds}.items() if value}
+    plain = {field: value.total_seconds() if isinstance(value, timedelta) else value for field, value in given.items()}
+    return {field: value for field, value in plain.items() if value}
 
 
 def _sample(name: str) -> str:
@@ -196,10 +201,10 @@ def _file(name: str | None) -> Path:
     return Path(name)
 
 
-def _duration(text: str) -> timedelta:
+def _duration(text: str, option: str = "--known-after") -> timedelta:
     given = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if given is None:
-        raise CannotInferError(f"--known-after: {text!r}, expected a time such as 30m, 12h or 7d")
+        raise CannotInferError(f"{option}: {text!r}, expected a time such as 30m, 12h or 7d")
     return int(given[1]) * _UNITS[given[2]]
 
 

@@ -37,6 +37,8 @@ class Answers:
     known_after: timedelta | None = None
     known_at: str | None = None
     """Column with the time at which the label was known, instead of `known_after`."""
+    known_within: timedelta | None = None
+    """So long after its event the last label comes; None for a month, or two days after `known_after`."""
     timezone: str = "UTC"
     dialect: tuple[str, ...] = ()
     """Settings of the dialect as lines of TOML, in place of those inferred."""

@@ -27,6 +27,9 @@ from ml_assets.sources.delivered import is_timezone
 from ml_assets.stages.kept import ID_BYTES
 from ml_assets.use_case import Spelling
 
+MONTH_DAYS = 30
+"""So long after its event a label may come where nobody said how long."""
+
 
 def infer(file: Path, answers: Answers) -> Inferred:
     """Reads the file and says what the case is.
@@ -37,6 +40,10 @@ def infer(file: Path, answers: Answers) -> Inferred:
     """
     if not is_timezone(answers.timezone):
         raise CannotInferError(f"--timezone: {answers.timezone!r} is no time zone, expected a name such as Europe/Berlin")
+    if answers.known_within is not None and answers.known_within < (answers.known_after or timedelta(days=1)):
+        raise CannotInferError(
+            "--known-within: the last label cannot come before the first; expected a time from --known-after on, such as 20d"
+        )
     if answers.known_after is not None and answers.known_after <= timedelta(0):
         raise CannotInferError(
             "--known-after: a label that is known with its event cannot be predicted; expected the time until it is known"
@@ -155,7 +162,8 @@ class _Choices:
             why = f"{answers.known_at} says when; nearly all within {arrival.embargo_days} days of the event"
         elif answers.known_after is not None:
             embargo = -(-answers.known_after // timedelta(days=1))
-            arrival = Arrival(embargo_days=embargo, latest_days=embargo + 2)
+            latest = max(MONTH_DAYS, embargo + 2) if answers.known_within is None else -(-answers.known_within // timedelta(days=1))
+            arrival = Arrival(embargo_days=embargo, latest_days=latest)
             column = self.profiles[label]
             why = (
                 f"is missing in {column.missing:,} of {column.rows:,} rows: these are not known yet, and scored all the same"
@@ -163,6 +171,7 @@ class _Choices:
                 else "is there in each row; events whose label is not known yet are scored all the same, and learnt from once a file, or a "
                 "table of labels, brings it"
             )
+            why += f"; one that comes later than it should counts from when it comes, up to {latest} days after its event"
         else:
             raise QuestionError(
                 "when is a label known? No file says it: give the time after the event with --known-after, such as 30m, 12h or 7d, or the "

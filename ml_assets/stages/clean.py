@@ -383,20 +383,31 @@ def _rejected(raw: pd.DataFrame, reasons: Reasons, causes: Mapping[int, Cause], 
 def accounting_findings(raw: pd.DataFrame, cleaned: Cleaned, table: Table, days: Sequence[Day]) -> dict[Day, list[Finding]]:
     """Three findings a day: no row is lost, not too many are rejected, and (WARN) none is. All hold for a day without rows.
 
-    Duplicates and corrections are set aside and no fault: each of them is sound, and counts once.
+    Duplicates and corrections are set aside: each is sound, and counts once. A row that is twice in one day's delivery is noted.
     """
     aside = cleaned.rejected["cause"].isin([cause.value for cause in SET_ASIDE])
-    broken = cleaned.rejected[~aside]
-    came, out, refused, spare = (frame["day"].value_counts() for frame in (raw, cleaned.rows, broken, cleaned.rejected[aside]))
-    named = "row " + broken["source_row"].astype(str) + ": " + broken["reason"]
-    examples = {str(day): texts.head(EXAMPLES).tolist() for day, texts in named.groupby(broken["day"])}
-    return {
-        day: [
-            _balance(*(int(counts.get(day, 0)) for counts in (came, out, refused, spare))),
-            *_losses(int(came.get(day, 0)), int(refused.get(day, 0)), examples.get(day, []), limit=table.max_rejected_share),
-        ]
-        for day in days
-    }
+    repeated = _repeated(cleaned)
+    delivered_again = pd.Series(
+        [(day, key) in repeated for day, key in zip(cleaned.rejected["day"], cleaned.rejected["key"], strict=True)],
+        index=cleaned.rejected.index,
+        dtype=bool,
+    )
+    noted = cleaned.rejected[~(aside & delivered_again)]
+    frames = (raw, cleaned.rows, cleaned.rejected[~aside], cleaned.rejected[aside], noted)
+    counts = [frame["day"].value_counts() for frame in frames]
+    named = "row " + noted["source_row"].astype(str) + ": " + noted["reason"]
+    examples = {str(day): texts.head(EXAMPLES).tolist() for day, texts in named.groupby(noted["day"])}
+    found = {}
+    for day in days:
+        came, out, refused, spare, told = (int(count.get(day, 0)) for count in counts)
+        losses = _losses(came, refused, told, examples.get(day, []), limit=table.max_rejected_share)
+        found[day] = [_balance(came, out, refused, spare), *losses]
+    return found
+
+
+def _repeated(cleaned: Cleaned) -> set[tuple[Day, str]]:
+    """Days and keys that an earlier day has, too."""
+    return {(day, key) for day, of_day in cleaned.repeats.items() for key, _, _ in of_day}
 
 
 def _balance(came: int, out: int, refused: int, aside: int) -> Finding:
@@ -409,9 +420,10 @@ def _balance(came: int, out: int, refused: int, aside: int) -> Finding:
     )
 
 
-def _losses(came: int, refused: int, examples: Sequence[str], *, limit: float) -> Iterator[Finding]:
+def _losses(came: int, refused: int, noted: int, examples: Sequence[str], *, limit: float) -> Iterator[Finding]:
     share = refused / came if came else 0.0
     observed = f"{refused} of {came} rows" + (f" ({100 * share:.3g} %)" if came else "")
+    twice = f", {noted - refused} are there twice" if noted > refused else ""
     yield Finding(
         expectation=f"at most {100 * limit:g} % of rows are rejected",
         passed=share <= limit,
@@ -422,9 +434,9 @@ def _losses(came: int, refused: int, examples: Sequence[str], *, limit: float) -
     )
     yield Finding(
         expectation="no row is rejected",
-        passed=refused == 0,
+        passed=noted == 0,
         severity=Severity.WARN,
-        observed=observed,
-        unexpected=refused,
+        observed=observed + twice,
+        unexpected=noted,
         examples=tuple(examples),
     )

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from ml_assets.stages.inputs import FloatArray, Frame, codes, numbers
 
 MAX_ROWS = 60_000
-MIN_CATEGORY_ROWS = 200
+MIN_CATEGORY_ROWS, MIN_CATEGORY_SHARE = 200, 0.02
+"""A category has a weight from so many rows on, or from this share of fewer than 10,000 rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +128,8 @@ def _numeric(sample: pd.DataFrame, name: str) -> Numeric:
 
 def _categorical(sample: pd.DataFrame, name: str) -> Categorical:
     counts = sample[name].value_counts()
-    return Categorical(name=name, known=tuple(sorted(counts[counts >= MIN_CATEGORY_ROWS].index.tolist())))
+    least = min(MIN_CATEGORY_ROWS, MIN_CATEGORY_SHARE * len(sample))
+    return Categorical(name=name, known=tuple(sorted(counts[counts >= least].index.tolist())))
 
 
 def _design(sample: pd.DataFrame, numeric: list[Numeric], categorical: list[Categorical]) -> FloatArray:

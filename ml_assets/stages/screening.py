@@ -30,6 +30,8 @@ MAX_ROWS = 5_000
 MAX_VALUES = 256
 """A number with more distinct values is binned by the tree alone."""
 LEAVES, LEAF_ROWS = 32, 5
+FREQUENT, FREQUENT_SHARE = 10, 0.002
+"""Rows, and share of them, from which on a number has a bin of its own beside the leaves."""
 MIN_HALF = 5
 """Rows of each class in each half of the days; with fewer, halves are of rows and not of days."""
 PRECISION = 0.99
@@ -176,7 +178,7 @@ def _alone(name: str, rows: pd.DataFrame, sample: _Sample, *, text: bool) -> Fea
 
 
 def _column(rows: pd.DataFrame, name: str, *, text: bool) -> tuple[pd.Series, npt.NDArray[np.bool_]]:
-    values = pd.Series(rows[name].to_numpy(dtype=object) if text else numbers(rows, name))
+    values = pd.Series(rows[name].to_numpy(dtype=object) if text else numbers(rows, name), dtype=object if text else np.float64)
     return values, values.isna().to_numpy()
 
 
@@ -193,16 +195,27 @@ def _binnings(
 
 
 def _leaves(number: FloatArray, missing: npt.NDArray[np.bool_], sample: _Sample, half: npt.NDArray[np.bool_]) -> IntArray:
-    """The leaf of each row in a tree of one half; 0 is missing. Values beyond float32, in which trees compare, are ranks all the same."""
+    """The bin of each row: 0 is missing, one for each frequent value, and the leaves of a tree of one half for the others.
+
+    A leaf reaches halfway to the next value of its half, and so would mix a value of one class alone with what lies beside it.
+    """
     found = np.zeros(len(number), dtype=np.int64)
-    there = ~missing
-    if not (there & half).any():
-        return found
-    rank = np.unique(number[there], return_inverse=True)[1].astype(np.float32)[:, None]
-    tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES, min_samples_leaf=LEAF_ROWS, class_weight="balanced", random_state=0)
-    tree.fit(rank[half[there]], sample.labels[there & half])
-    found[there] = tree.apply(rank) + 1
-    return found
+    values, place, count = np.unique(number[~missing], return_inverse=True, return_counts=True)
+    own = count >= max(FREQUENT, FREQUENT_SHARE * len(number))
+    found[~missing] = np.where(own[place], 1 + place, 0)
+    rest = np.zeros(len(number), dtype=bool)
+    rest[~missing] = ~own[place]
+    found[rest] = len(values) + 1
+    if (rest & half).any():
+        # Trees compare in single precision: where that cannot tell all values apart, their ranks can.
+        with np.errstate(over="ignore"):
+            single = values.astype(np.float32)
+        exact = np.isfinite(single).all() and len(np.unique(single)) == len(values)
+        column = (single if exact else np.arange(len(values), dtype=np.float32))[place][rest[~missing]][:, None]
+        tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES, min_samples_leaf=LEAF_ROWS, class_weight="balanced", random_state=0)
+        tree.fit(column[half[rest]], sample.labels[rest & half])
+        found[rest] = len(values) + 1 + tree.apply(column)
+    return np.unique(found, return_inverse=True)[1] + (1 if not missing.any() else 0)
 
 
 def _figures(codes: tuple[IntArray, IntArray], sample: _Sample) -> dict[str, float]:
@@ -271,7 +284,7 @@ def _named(values: pd.Series) -> str:
     there = values.dropna()
     if there.empty:
         return "missing"
-    if there.dtype == object:
+    if not pd.api.types.is_numeric_dtype(there):
         return repr(str(there.iloc[0])[:40])
     low, high = float(there.min()), float(there.max())
     return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"

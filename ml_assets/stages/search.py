@@ -57,48 +57,36 @@ class Fold:
     judged: IntArray
 
 
-def folds(days: npt.NDArray[Any], search: Search) -> list[Fold]:
-    """Prequential folds over the last days, earliest first.
-
-    A fold is `fold_days` of the calendar. Where one of them would be judged by no row, since most days have none, each is as many days
-    that have rows, and the folds before which nothing is left to learn from are left out.
+def folds(days: npt.NDArray[Any], labels: FloatArray, search: Search) -> list[Fold]:
+    """Prequential folds over the last days, earliest first, but for those that have one class, or no rows, on either side.
 
     Args:
         days: the key of each row's day, ascending.
+        labels: 0 or 1, one a row.
 
     Raises:
-        CannotJudgeError: a fold has nothing to learn from, or, of days that have rows, each.
+        CannotJudgeError: no fold has both classes to learn from and to be judged by.
     """
     last = str(days[-1])
-    ends = [shift(last, -back * search.fold_days) for back in reversed(range(search.folds))]
-    spans = [(shift(end, 1 - search.fold_days), end) for end in ends]
-    found = [_fold(days, span, search) for span in spans]
-    if not all(len(fold.judged) for fold in found):
-        spans = _spans_with_rows(days, search)
-        every = [_fold(days, span, search) for span in spans]
-        found = [fold for fold in every if len(fold.learned)] or every
-    for (begin, end), fold in zip(spans[-len(found) :], found, strict=True):
-        if not len(fold.learned):
-            raise CannotJudgeError(
-                f"fold {begin} to {end} has 0 rows to learn from and {len(fold.judged)} to be judged by: "
-                f"rows begin on {days[0]}; declare fewer or shorter folds"
-            )
+    found, unfit = [], []
+    for back in reversed(range(search.folds)):
+        end = shift(last, -back * search.fold_days)
+        begin = shift(end, 1 - search.fold_days)
+        learned = np.flatnonzero(days < shift(begin, -search.gap_days))
+        judged = np.flatnonzero((days >= begin) & (days <= end))
+        if len(np.unique(labels[learned])) == len(np.unique(labels[judged])) == 2:
+            found.append(Fold(learned=learned, judged=judged))
+            continue
+        unfit.append(
+            f"fold {begin} to {end} has {len(learned)} rows to learn from ({int(labels[learned].sum())} positives) "
+            f"and {len(judged)} to be judged by ({int(labels[judged].sum())})"
+        )
+    if not found:
+        raise CannotJudgeError(
+            f"no fold of the search has both classes to learn from and to be judged by: {'; '.join(unfit)}; rows begin on {days[0]}: "
+            "declare fewer or shorter folds"
+        )
     return found
-
-
-def _fold(days: npt.NDArray[Any], span: tuple[Day, Day], search: Search) -> Fold:
-    """Judged by the rows of these days, both included."""
-    begin, end = span
-    return Fold(
-        learned=np.flatnonzero(days < shift(begin, -search.gap_days)), judged=np.flatnonzero((days >= begin) & (days <= end))
-    )
-
-
-def _spans_with_rows(days: npt.NDArray[Any], search: Search) -> list[tuple[Day, Day]]:
-    """First and last day of each fold of `fold_days` days that have rows, earliest first."""
-    filled = [str(day) for day in np.unique(days)]
-    lasts = [len(filled) - back * search.fold_days for back in reversed(range(search.folds))]
-    return [(filled[max(0, last - search.fold_days)], filled[last - 1]) for last in lasts if last > 0]
 
 
 def search_recipe(
@@ -148,7 +136,7 @@ class _Ground:
 
     @cached_property
     def folds(self) -> list[Fold]:
-        return folds(self.days, self.search)
+        return folds(self.days, self.labels, self.search)
 
     @cached_property
     def texts(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -10,7 +11,7 @@ import pytest
 
 from ml_assets.orchestration.publish import schema_of
 from ml_assets.orchestration.weekly import GATE, LOADS, WeeksFailedError
-from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, refusals
+from ml_assets.orchestration.weeks import CANDIDATE, REPORT, WEEKLY, plan, refusals, stale_weeks
 from ml_assets.stages import train
 from ml_assets.stages.labels import label_columns
 from ml_assets.stages.monitor import PERFORMANCE_COLUMNS
@@ -152,6 +153,15 @@ def test_a_refused_week_is_decided_until_what_it_was_decided_from_changes(make_w
         "refused",
         "promoted",
     ]
+
+
+def test_an_allowance_decides_the_weeks_anew_and_trains_none_anew(undisturbed):
+    case, store = undisturbed.case, undisturbed.store
+    allowing = replace(case, gate=replace(case.gate, allowed_alone=("departure_hour",)))
+
+    assert stale_weeks(case, store, WEEKS) == []
+    assert stale_weeks(allowing, store, WEEKS) == list(WEEKS)
+    assert plan(allowing, store, SECOND).inputs == plan(case, store, SECOND).inputs
 
 
 def test_an_error_that_nobody_foresaw_names_its_week_and_the_others_are_made(make_world, monkeypatch):

@@ -56,6 +56,16 @@ def test_a_row_delivered_again_on_another_day_is_set_aside_and_no_fault() -> Non
     assert balance.observed == "2 rows in, 1 out + 0 rejected + 1 set aside as duplicates or corrections"
 
 
+def test_a_row_that_is_twice_in_one_delivery_is_noted() -> None:
+    delivered = raw((MONDAY, "17", None, "1"), (MONDAY, "17.0", None, "1"))
+    cleaned = clean(delivered, table())
+    _, limit, none_rejected = accounting_findings(delivered, cleaned, table(), [MONDAY])[MONDAY]
+    assert limit.passed
+    assert not none_rejected.passed
+    assert none_rejected.observed == "0 of 2 rows (0 %), 1 are there twice"
+    assert none_rejected.examples == (f"row 2: duplicate of row 1 of {MONDAY}.csv",)
+
+
 def test_a_row_that_contradicts_is_quarantined_with_what_differs() -> None:
     cleaned = clean(raw((MONDAY, "17", "2.5", "1"), (TUESDAY, "17", None, "2")), table())
     assert fates(cleaned) == [

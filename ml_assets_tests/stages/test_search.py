@@ -86,7 +86,12 @@ def days_and_searches(draw: Any) -> tuple[np.ndarray, Search]:
     # The first day, so that there is something to learn from, and the last of each fold.
     needed = {every[0], *every[-1 :: -declared.fold_days][: declared.folds]}
     counts = [draw(st.integers(1 if day in needed else 0, 3)) for day in every]
-    return np.repeat(every, counts), declared
+    return np.repeat(every, 2 * np.array(counts)), declared
+
+
+def of_both_classes(days: Any) -> np.ndarray:
+    """Labels of days that have two rows or more."""
+    return np.arange(len(days)) % 2.0
 
 
 @given(given_days=days_and_searches())
@@ -94,7 +99,7 @@ def days_and_searches(draw: Any) -> tuple[np.ndarray, Search]:
 def test_a_fold_learns_from_everything_up_to_the_gap_and_from_nothing_later(given_days: tuple[np.ndarray, Search]) -> None:
     days, declared = given_days
 
-    found = folds(days, declared)
+    found = folds(days, of_both_classes(days), declared)
 
     assert len(found) == declared.folds
     for back, fold in zip(range(declared.folds - 1, -1, -1), found, strict=True):
@@ -108,36 +113,46 @@ def test_a_fold_learns_from_everything_up_to_the_gap_and_from_nothing_later(give
 @given(given_days=days_and_searches())
 @settings(max_examples=100, deadline=None)
 def test_no_row_is_judged_twice_and_folds_go_forward(given_days: tuple[np.ndarray, Search]) -> None:
-    found = folds(*given_days)
+    days, declared = given_days
+    found = folds(days, of_both_classes(days), declared)
 
     judged = np.concatenate([fold.judged for fold in found])
     assert (np.diff(judged) == 1).all()
-    assert judged[-1] == len(given_days[0]) - 1
+    assert judged[-1] == len(days) - 1
     assert all(fold.learned.max() < fold.judged.min() for fold in found)
 
 
-def test_a_fold_without_rows_to_learn_from_is_named() -> None:
-    with pytest.raises(CannotJudgeError, match="fold 2024-01-14 to 2024-01-18 has 0 rows to learn from"):
-        folds(np.array(day_range("2024-01-12", LAST)), SEARCH)
+EVERY_DAY = np.repeat(day_range(FIRST, LAST), 2)
+FOLDS = (("2024-01-14", "2024-01-18"), ("2024-01-19", "2024-01-23"), ("2024-01-24", "2024-01-28"))
 
 
-def test_where_a_fold_would_be_judged_by_no_row_folds_are_days_that_have_rows() -> None:
-    days = np.repeat([*day_range("2024-01-01", "2024-01-18"), *day_range("2024-01-24", LAST)], 2)
-    found = folds(days, SEARCH)
-    judged = [np.unique(days[fold.judged]).tolist() for fold in found]
-    filled = np.unique(days).tolist()
-    assert judged == [filled[-15:-10], filled[-10:-5], filled[-5:]]
-    for fold, stretch in zip(found, judged, strict=True):
-        assert fold.learned.tolist() == np.flatnonzero(days < shift(stretch[0], -SEARCH.gap_days)).tolist()
+@pytest.mark.parametrize(
+    ("unfit", "one_class", "judged"),
+    [
+        ((), (), (0, 1, 2)),
+        (day_range("2024-01-01", "2024-01-11"), (), (1, 2)),
+        (day_range("2024-01-19", "2024-01-23"), (), (0, 2)),
+        ((), day_range("2024-01-19", "2024-01-23"), (0, 2)),
+        ((), day_range("2024-01-01", "2024-01-11"), (1, 2)),
+    ],
+)
+def test_a_fold_without_rows_or_with_one_class_is_left_out(unfit: Any, one_class: Any, judged: tuple[int, ...]) -> None:
+    days = EVERY_DAY[~np.isin(EVERY_DAY, unfit)]
+    labels = np.where(np.isin(days, one_class), 0.0, of_both_classes(days))
+
+    found = folds(days, labels, SEARCH)
+
+    assert [(days[fold.judged[0]], days[fold.judged[-1]]) for fold in found] == [FOLDS[place] for place in judged]
 
 
-def test_days_that_are_too_few_for_all_folds_make_fewer() -> None:
-    """One in ten days has rows."""
-    days = np.array(day_range("2024-01-01", "2024-03-31")[::10])
-    judged = [days[fold.judged].tolist() for fold in folds(days, SEARCH)]
-    assert judged == [days[-5:].tolist()]
-    with pytest.raises(CannotJudgeError, match="has 0 rows to learn from and 3 to be judged by"):
-        folds(days[:3], SEARCH)
+def test_without_any_fold_of_both_classes_nothing_can_be_judged() -> None:
+    days = EVERY_DAY[EVERY_DAY >= "2024-01-22"]
+    with pytest.raises(
+        CannotJudgeError, match=r"fold 2024-01-14 to 2024-01-18 has 0 rows to learn from .* declare fewer or shorter"
+    ):
+        folds(days, of_both_classes(days), SEARCH)
+    with pytest.raises(CannotJudgeError, match=r"2024-01-24 to 2024-01-28 has 42 rows to learn from \(0 positives\) and 10 to be"):
+        folds(EVERY_DAY, np.zeros(len(EVERY_DAY)), SEARCH)
 
 
 def test_what_lies_in_the_gap_teaches_and_judges_nothing(rows: tuple[pd.DataFrame, np.ndarray], small_case: UseCase) -> None:
@@ -380,7 +395,7 @@ def test_early_stopping_decides_the_trees(rows: tuple[pd.DataFrame, np.ndarray],
     names = case.model_features
     known = {"kind": ("a", "b", "c")}
     best_of_folds = []
-    for fold in folds(frame["day"].to_numpy(dtype=str), case.training.search or SEARCH):
+    for fold in folds(frame["day"].to_numpy(dtype=str), np.asarray(labels, dtype=float), case.training.search or SEARCH):
         whole = {**case.training.parameters, "objective": "binary", "deterministic": True, "force_row_wise": True, "verbosity": -1}
         data = lgb.Dataset(
             matrix(frame.iloc[fold.learned], names, known), labels[fold.learned], categorical_feature=[names.index("kind")]

@@ -106,7 +106,9 @@ def test_the_baseline_is_the_regression_of_sklearn(small_case: UseCase, events: 
 
 def test_rare_categories_have_no_weight_in_the_baseline(small_case: UseCase, events: Events) -> None:
     rows, labels = events("2024-01-01", "2024-01-14")
-    rows.loc[: logistic.MIN_CATEGORY_ROWS - 2, "kind"] = "rare"
+    least = logistic.MIN_CATEGORY_SHARE * len(rows)
+    assert least < logistic.MIN_CATEGORY_ROWS, "of few rows, fewer are enough"
+    rows.loc[: least - 2, "kind"] = "rare"
     model = fitted("logistic", rows, labels, small_case)
 
     np.testing.assert_array_equal(model.predict(rows.assign(kind="rare")), model.predict(rows.assign(kind=None)))
