@@ -100,6 +100,11 @@ class Profile:
         return bool(first in (0, 1) and (numbers == first + pd.RangeIndex(self.rows)).all())
 
     @property
+    def goes_up(self) -> bool:
+        """Whether it is whole numbers, each larger than the one in the row before, as the index of a part of a table is."""
+        return self.kind is Kind.WHOLE and not self.missing and bool((self.numbers.diff().iloc[1:] > 0).all())
+
+    @property
     def numbers(self) -> pd.Series:
         """The known values as floats, of a kind of numbers, shape (known,)."""
         numbers: pd.Series = pc.cast(pc.replace_substring_regex(self.text.drop_null(), r"^\+", ""), pa.float64()).to_pandas()

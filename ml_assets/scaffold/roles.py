@@ -27,7 +27,12 @@ _TRUE = ("1", "true", "yes", "y", "t")
 _FALSE = ("0", "-1", "false", "no", "n", "f")
 _KEY = re.compile(r"(^|_)(id|key|uuid|guid)$")
 _NUMBERED = re.compile(r"(^|_)(no|nr|num|number|code|zip|postcode|ref|reference|account)$")
+_INDEX_ALONE = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?)?$")
+"""What R and pandas call an index, which nobody calls a column of events."""
 _INDEX = re.compile(r"^(unnamed_[0-9]+|index(_level_[0-9]+)?|row_?names?|row_?(number|no|id)|x)?$")
+
+_PARTS = ("year", "month", "day", "hour", "minute")
+"""Of a time, the first three of a date."""
 
 Profiles = Mapping[str, Profile]
 
@@ -56,10 +61,15 @@ class Inference:
 
 def indexes(profiles: Profiles, answered: Collection[str]) -> dict[str, str]:
     """Columns that only count the rows of this file, and why they are left out: in the next file they begin again."""
+
+    def is_index(header: str, column: Profile) -> bool:
+        name = words(header)
+        return bool((_INDEX.match(name) and column.counts_rows) or (_INDEX_ALONE.match(name) and column.goes_up))
+
     return {
         header: "counts the rows of the file, as the index of a table does: no column of an event"
         for header, each in profiles.items()
-        if header not in answered and _INDEX.match(words(header)) and each.counts_rows
+        if header not in answered and is_index(header, each)
     }
 
 
@@ -69,6 +79,9 @@ def time_of(profiles: Profiles) -> Inference:
     if len(times) == 1:
         return Inference(what="time", column=times[0].header, why=f"the one column with a time in {_share(times[0])}")
     could = f"it could be {_listed(times)}" if times else "no column has a time in each row, such as 2018-04-01T09:30:00Z"
+    parts = [each for name in _PARTS for each in profiles.values() if words(each.header) == name and each.kind is Kind.WHOLE]
+    if not times and len(parts) >= len(_PARTS[:3]):
+        could += f"; {_listed(parts)} look like its parts: put them into one column of the file"
     headers = [each.header for each in times]
     raise QuestionError(f"which column says when an event happened? {could}; name it with --time", field="time", choices=headers)
 

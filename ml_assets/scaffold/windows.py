@@ -3,7 +3,7 @@
 Belongs here: lengths in days. Does not: which days a file holds (`scaffold.reading`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -45,6 +45,8 @@ class Windows:
     """Events with a known label from which the first model learns."""
     rows_to_judge: int
     """Median over the holdouts of all weeks."""
+    days_to_learn: int
+    """Of the first model: `training_days`, or more where the first one goes live later."""
 
     @property
     def days(self) -> int:
@@ -104,11 +106,21 @@ def windows_of(
                     rows=rows,
                     rows_to_learn=learnt,
                     rows_to_judge=int(np.median(judged)),
+                    days_to_learn=live - holdout - 2 * embargo,
                 )
     raise TooFewError(
         f"{shown}, {int(known.sum()):,} with a known label: no windows hold {FEWEST_TO_LEARN} events with a known label to learn from and, "
-        f"from then on, {to_judge} on {FEWEST_DAYS} days or more to be judged on. Take more days or more events a day"
+        f"from then on, {to_judge} on {FEWEST_DAYS} days or more to be judged on. {_cure(days, known, filled)}"
     )
+
+
+def _cure(days: Sequence[Day], known: npt.NDArray[np.int64], filled: npt.NDArray[np.bool_]) -> str:
+    """What to do where no windows hold enough: labels that end long before the events do are no lack of events."""
+    labelled, events = np.flatnonzero(known), np.flatnonzero(filled)
+    if len(labelled) and events[-1] - labelled[-1] > len(days) // 5:
+        last = days[int(labelled[-1])]
+        return f"No event after {last} has a label: take the days to {last} alone, or bring the labels of the others"
+    return "Take more days or more events a day"
 
 
 def _candidates(days: int, embargo: int) -> list[tuple[int, int]]:

@@ -138,22 +138,22 @@ def _relative(folder: Path, case: Path, project: Path) -> str:
     return f"{up}/{folder.relative_to(project).as_posix()}".removesuffix("/.")
 
 
-def _folds(training_days: int, gap_days: int) -> tuple[int, int]:
+def _folds(days_to_learn: int, gap_days: int) -> tuple[int, int]:
     """How many folds a search has within the first training days, and of how many days each.
 
     A third of the days is learnt from by the first fold, as far as the gap leaves so many.
     """
-    fold_days = max(2, training_days // 7)
-    left = training_days - gap_days - training_days // 3
+    fold_days = max(2, days_to_learn // 7)
+    left = days_to_learn - gap_days - days_to_learn // 3
     return max(1, min(3, left // fold_days)), fold_days
 
 
 def _search(found: Inferred) -> dict[str, Any]:
     """Sizes of models that the rows of the first training can fill, and what a holdout of so many positives can tell apart."""
     rows_a_day = found.rows / len(day_range(found.start, found.end)[:-1])
-    learnt = rows_a_day * found.training_days
+    learnt = found.windows.rows_to_learn
     judged = rows_a_day * found.holdout_days * found.positive_share
-    folds, fold_days = _folds(found.training_days, found.embargo_days)
+    folds, fold_days = _folds(found.windows.days_to_learn, found.embargo_days)
     most_leaves = int(min(31, max(4, learnt // 200)))
     least_in_leaf = int(min(100, max(5, learnt // 200)))
     return {

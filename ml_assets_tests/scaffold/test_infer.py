@@ -372,6 +372,21 @@ def test_the_number_of_a_row_identifies_no_event(tmp_path: Path, name: str) -> N
     assert found.left_out[name].startswith("counts the rows of the file")
 
 
+@pytest.mark.parametrize("name", ["Unnamed: 0", "rownames", "__index_level_0__", "row.names"])
+def test_the_number_of_a_row_of_which_others_are_left_out_identifies_no_event(tmp_path: Path, name: str) -> None:
+    rows = orders()
+    rows.insert(0, name, range(7, 7 + 3 * ROWS, 3))
+    found = inferred(tmp_path, rows)
+    assert [each.source for each in found.ids] == ["orderNo"]
+    assert found.left_out[name].startswith("counts the rows of the file")
+
+
+def test_a_column_of_another_name_that_goes_up_may_identify_an_event(tmp_path: Path) -> None:
+    rows = orders().drop(columns="orderNo")
+    rows.insert(0, "row_no", range(7, 7 + 3 * ROWS, 3))
+    assert [each.source for each in inferred(tmp_path, rows).ids] == ["row_no"]
+
+
 # Days -----------------------------------------------------------------------------------------------------------------------------
 
 
