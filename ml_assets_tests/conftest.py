@@ -11,6 +11,9 @@ import pytest
 
 SLOW_FIRST = (
     "end_to_end/test_a_bad_day.py",
+    "end_to_end/test_weeks_that_cannot_be_judged.py",
+    "orchestration/test_any_delivery.py",
+    "cases/test_cases.py",
     "orchestration/test_sensors.py",  # needs nothing of what is built for the first meanwhile
     "end_to_end/test_ui.py",
     "end_to_end/test_card_fraud.py",

@@ -1,6 +1,6 @@
 """Each input of `make_cases.py`, from the file to features and labels, has the outcome that README.md calls right.
 
-Scores, gates and models of the same inputs are in `end_to_end/test_new_shop.py`.
+Scores are in `end_to_end/test_a_day_without_labels.py`, what is too good in `end_to_end/test_weeks_that_cannot_be_judged.py`.
 """
 
 from collections.abc import Iterator
