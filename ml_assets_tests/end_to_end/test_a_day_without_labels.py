@@ -1,4 +1,4 @@
-"""The last day of a new case, whose labels nobody knows yet, from deliveries to scores; and the same rows online, with a label or without."""
+"""The last day of a new case, whose labels nobody knows yet, from deliveries to scores; online, with a label or without."""
 
 import os
 from dataclasses import replace
