@@ -160,13 +160,13 @@ class Sums:
 
     def mean(self) -> FloatArray:
         """The mean of the numbers, nan of none."""
+        if self._in_python:
+            return self._in_turn(_mean, of_none=math.nan)
         if len(self.first) == 1 and not self.exponent and (self.reach <= EXACT_FLOAT or self._within(EXACT_FLOAT)):
             with np.errstate(invalid="ignore"):
                 mean: FloatArray = self.first[0] / self.count  # of two exact floats: rounded once
             np.copyto(mean, np.nan, where=self.count == 0)  # 0 / 0 is a nan of other bits
             return mean
-        if self._in_python:
-            return self._in_turn(_mean, of_none=math.nan)
         limbs = self._carried_first()
         answer, certain = _divided(*_pair(limbs), self.count, exact=len(limbs) <= EXACT_LIMBS)
         return self._settled(answer, certain, _mean)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.stages import moments
+from ml_assets.stages.exact import RunningSums
 from ml_assets.stages.features import columns_of, compute, trailing_name
 from ml_assets.stages.kept import kept_of
 from ml_assets.stages.online_features import OnlineFeatures
@@ -430,3 +431,12 @@ def test_names_are_those_of_the_declaration() -> None:
     [fact, *_] = [each.fact for each in World(payments=[]).case.features.trailing]
 
     assert trailing_name(fact, "std", WINDOWS[1], ENTITY) == "whole_std_1d_by_customer_id"
+
+
+def test_small_numbers_among_sums_of_whole_numbers_of_python_are_floats_like_any() -> None:
+    """One value of 2**62 in a series has all of its sums kept as Python's whole numbers, those of other windows, too."""
+    sums = RunningSums.of(np.array([2**62, 3, 4])).between(np.array([1, 1]), np.array([3, 1]))
+    for answer in (sums.total(), sums.mean(), sums.std()):
+        assert answer.dtype == np.float64
+    assert sums.mean()[0] == 3.5
+    assert math.isnan(sums.mean()[1])
