@@ -26,6 +26,7 @@ from ml_assets.cli import app
 from ml_assets.orchestration.pipeline import build_defs
 from ml_assets.orchestration.planning import recipes
 from ml_assets.orchestration.weeks import WEEKLY
+from ml_assets.scaffold.project import RECORD
 from ml_assets.use_case import day_range
 from ml_assets.use_cases import NAMES, USE_CASES
 from ml_assets.use_cases.flight_delays.source import FOLDER
@@ -273,7 +274,7 @@ def test_a_case_of_ones_own_begins_as_readme_says(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     case = project / "ml_assets" / "use_cases" / EXAMPLE
-    assert sorted(path.name for path in case.iterdir() if path.is_file()) == sorted(FILES)
+    assert sorted(path.name for path in case.iterdir() if path.is_file()) == sorted((*FILES, RECORD))
     assert not (TOP / "ml_assets" / "use_cases" / EXAMPLE).exists()
     said = re.search(r"has ([\d,]+) film ratings", text_of("README.md"))
     assert said is not None
