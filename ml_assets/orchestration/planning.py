@@ -373,7 +373,8 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         tables = store.tables(case)
         scored, live = tables.ledger("scores", days), _model_in_force(case)(store, days)
         around = {shift(day, offset) for day in scored for offset in range(-known_back(case), case.label_lookback_days + 1)}
-        published = sorted(set(tables.ledger("labels")) & around)
+        known_days = tables.ledger("labels")
+        published = sorted(set(known_days) & around)
         if not published:
             return {}
         reported = tables.read("labels", published)
@@ -381,7 +382,7 @@ def _settled_labels(case: UseCase) -> Callable[[Store, Sequence[Day]], Mapping[D
         contents = content_hashes(known.drop(columns="day").assign(day=known["event_day"]).sort_values("event_id"), scored)
         news = {day: _known_positives(case, reported, day) for day in scored}
         # A label that is not known by then is not expected any more: the day is judged by the others.
-        over = shift(max(tables.ledger("labels")), -case.label_lookback_days)
+        over = shift(max(known_days), -case.label_lookback_days)
         return {
             day: fingerprint(contents[day][1], news[day])
             for day, entry in scored.items()
