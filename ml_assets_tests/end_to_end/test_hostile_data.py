@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,12 +207,11 @@ def test_dagster_shows_the_data_as_text(built: tuple[World, list[RunResult]]) ->
         assert visible(value) in shown or visible(repr(value))[1:-1] in shown, value
 
 
-def test_the_terminal_is_told_text(built: tuple[World, list[RunResult]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_terminal_is_told_text(built: tuple[World, list[RunResult]]) -> None:
     world, _ = built
-    out = io.StringIO()
-    monkeypatch.setattr(console.out, "file", out)
     event = world.tables.read("scores", [LAST])["event_id"].iloc[0]
-    console.print_provenance(CASE, provenance.explain(CASE, world.store, event))
+    with redirect_stdout(io.StringIO()) as out:
+        console.print_provenance(CASE, provenance.explain(CASE, world.store, event))
     raw = world.tables.read("raw_events", [LAST], where=[("id", "=", event)]).iloc[0]
     for name in (KIND, PLACE, PIPES, LOWER):
         assert f"          {name}: {visible(raw[name]) if isinstance(raw[name], str) else 'missing'}\n" in out.getvalue()
