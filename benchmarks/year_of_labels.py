@@ -16,7 +16,9 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,7 @@ def world(case: UseCase, end: str, *, own_table: bool) -> Iterator[tuple[UseCase
         yield configured, runner, Path(folder)
 
 
-def live_year(case: UseCase, rows: pd.DataFrame, days: list[str], *, step: int, own_table: bool) -> dict[str, Any]:
+def live_year(case: UseCase, rows: pd.DataFrame, days: list[str], *, step: int, own_table: bool, name: str) -> dict[str, Any]:
     """What is there after the last day; what must hold on each day is asked on that day."""
     with world(case, shift(days[-1], 1), own_table=own_table) as (configured, runner, folder):
         tables, models = runner.store.tables(configured), runner.store.models
@@ -116,7 +118,8 @@ def live_year(case: UseCase, rows: pd.DataFrame, days: list[str], *, step: int, 
             require(len(known) == (rows["labelled"] <= new[-1]).sum(), f"{new[-1]}: every label that arrived is there")
             if new[-1].endswith("-01") or new[-1] == days[-1]:
                 print(
-                    f"  {new[-1]}: {len(known):,} labels, {len(runner.results)} runs, {time.monotonic() - began:.0f} s", flush=True
+                    f"{name}, {new[-1]}: {len(known):,} labels, {len(runner.results)} runs, {time.monotonic() - began:.0f} s",
+                    flush=True,
                 )
         decisions = [(each.effective, each.kind, each.candidate, each.version) for each in models.decisions.all(configured.name)]
         contents = {}
@@ -131,12 +134,8 @@ def require(holds: bool, what: str) -> None:
         raise SystemExit(f"does not hold: {what}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=365)
-    parser.add_argument("--orders", type=int, default=60, help="a day")
-    parser.add_argument("--step", type=int, default=1, help="after how many days everything is made; 1 as every night")
-    options = parser.parse_args()
+def lived(options: argparse.Namespace, name: str, *, own_table: bool) -> dict[str, Any]:
+    """What is there after the year, of the case that `new` makes of its first weeks."""
     logging.disable(logging.WARNING)
     sampled, days = orders(max(options.days, SAMPLE_DAYS), options.orders), day_range(START, shift(START, options.days - 1))
     rows = sampled[sampled["day"] <= days[-1]]
@@ -144,10 +143,19 @@ def main() -> None:
         sample = Path(folder) / "orders.csv"
         sampled[sampled["day"] < shift(START, SAMPLE_DAYS)].drop(columns=["day", "labelled"]).to_csv(sample, index=False)
         with generated(sample) as (case, _):
-            worlds = {}
-            for name, own_table in (("a column that fills up", False), ("a table of its own", True)):
-                print(name, flush=True)
-                worlds[name] = live_year(case, rows, days, step=options.step, own_table=own_table)
+            return live_year(case, rows, days, step=options.step, own_table=own_table, name=name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--orders", type=int, default=60, help="a day")
+    parser.add_argument("--step", type=int, default=1, help="after how many days everything is made; 1 as every night")
+    options = parser.parse_args()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
+        ways = {"a column that fills up": False, "a table of its own": True}
+        running = {name: processes.submit(lived, options, name, own_table=own_table) for name, own_table in ways.items()}
+        worlds = {name: each.result() for name, each in running.items()}
     one, other = worlds.values()
     for name in one:
         require(one[name] == other[name], f"both worlds have the same {name}")

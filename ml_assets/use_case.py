@@ -144,12 +144,13 @@ SourceFactory = Callable[[Mapping[str, str]], Source]
 class Intake:
     """How single rows are taken in, as by the online scorer.
 
-    `day` says in which day a typed delivered row would be delivered, None where the row does not say it. `derive` is the table's `derive`
+    `day` says in which day a typed delivered row would be delivered, None where the row does not say it; without it that is the day of
+    the table's `time` in the time zone of the case. `derive` is the table's `derive`
     for one row of plain values (instants as microseconds since the epoch, None for what is missing); without it the table's own is given
     a frame of one row, which takes milliseconds. That both give the same is tested, and checked every day on what was scored.
     """
 
-    day: Callable[[Mapping[str, Any]], Day | None]
+    day: Callable[[Mapping[str, Any]], Day | None] | None = None
     derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 

@@ -98,7 +98,7 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self.features = OnlineFeatures(self.case)
-        self.intakes = {table.name: RowIntake(table) for table in self.case.tables if table.intake}
+        self.intakes = {table.name: RowIntake(table, timezone=self.case.timezone) for table in self.case.tables if table.intake}
         self.label_table = self.case.label_table
         self._numeric = [column.name for column in self.case.features.columns if column.dtype is not DType.STRING]
         self._encode = msgspec.json.Encoder().encode

@@ -393,19 +393,27 @@ def mapping_of(settings: Mapping[str, str], setting: str, *, otherwise: Path) ->
     return read_mapping(file, settings)
 
 
-def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str, *, times: Mapping[str, str]) -> UseCase:
+def for_own_files(
+    case: UseCase, settings: Mapping[str, str], setting: str, *, times: Mapping[str, str], timezone: str | None = None
+) -> UseCase:
     """The case for the days that the reader's files say they hold: models go live from the first week with enough days before it.
 
     Args:
         setting: names the TOML file; without it the case stays as it is.
         times: the delivered column of each table that says the day of a row.
+        timezone: in which the case's own code has its days. None: it has none, and days are days in the time zone of the file.
 
     Raises:
-        ValueError: no model can go live when the file says.
+        ValueError: no model can go live when the file says, or its days are not those of the case.
     """
     if not settings.get(setting):
         return case
     mapping = read_mapping(Path(settings[setting]), settings)
+    if timezone is not None and mapping.timezone != timezone:
+        raise ValueError(
+            f'{mapping.file}: timezone is {mapping.timezone!r}, expected timezone = "{timezone}" at the top: in it {case.name} has '
+            f"its days, and times without an offset would be read as others than they are"
+        )
     split = case.split
     needed = split.minimum_training_days + split.holdout_days + 2 * split.embargo_days
     earliest = shift(mapping.start, needed)
@@ -416,7 +424,9 @@ def for_own_files(case: UseCase, settings: Mapping[str, str], setting: str, *, t
             f"and the files begin on {mapping.start}"
         )
     split = replace(split, first_go_live=first, weekday=date.fromisoformat(first).weekday())
-    return replace(case, start=mapping.start, end=mapping.end, split=split, extracts=extracts_of(mapping, times))
+    return replace(
+        case, start=mapping.start, end=mapping.end, timezone=mapping.timezone, split=split, extracts=extracts_of(mapping, times)
+    )
 
 
 def source_of(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -61,14 +62,21 @@ class RowIntake:
     It asks two things more: a text has at most `MOST_TEXT` characters, since it becomes a key of a store, and there are no fields but
     the declared ones.
 
+    Args:
+        timezone: in which a day is a day.
+
     Raises:
-        ValueError: the table takes none.
+        ValueError: the table takes none, or does not say on which day a row is.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, *, timezone: str = "UTC") -> None:
         if table.intake is None:
             raise ValueError(f"table {table.name} takes no single rows: it declares no `intake`")
-        self.table, self._intake = table, table.intake
+        if table.intake.day is None and table.time is None:
+            raise ValueError(
+                f"table {table.name} does not say on which day a single row is: declare `time`, or `day` of its `intake`"
+            )
+        self.table, self._intake, self._zone = table, table.intake, ZoneInfo(timezone)
         self._delivered = [(column.name, _rules(column, parses=True)) for column in table.delivered]
         self._names = {column.name for column in table.delivered}
         self._clean = [(column.name, _rules(column, parses=False)) for column in table.columns]
@@ -110,12 +118,17 @@ class RowIntake:
 
     def _day(self, typed: dict[str, Any]) -> Day:
         try:
-            day = self._intake.day(typed)
+            day = self._day_of_time(typed) if self._intake.day is None else self._intake.day(typed)
         except OverflowError:  # of the first or the last year, in another time zone
             raise InvalidRowError([Problem(field="row", value=None, rule="has a time whose day cannot be computed")]) from None
         if day is None:
             raise InvalidRowError([Problem(field="row", value=None, rule="has no time that says its day")])
         return day
+
+    def _day_of_time(self, typed: dict[str, Any]) -> Day | None:
+        assert self.table.time is not None
+        at = typed[self.table.time]
+        return None if at is None else datetime.fromtimestamp(at // 1_000_000, tz=UTC).astimezone(self._zone).date().isoformat()
 
     def _unknown(self, content: Mapping[str, Any]) -> Iterator[Problem]:
         known = ", ".join(name for name, _ in self._delivered)

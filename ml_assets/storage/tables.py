@@ -45,6 +45,17 @@ class Entry:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fold:
+    """What the history of a table came to, up to a commit: that commit's information, and the entries then in force."""
+
+    newest: Mapping[str, Any]
+    entries: Mapping[Day, Entry]
+
+
+_FOLDED: dict[str, _Fold] = {}  # by the place of the table
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tables:
     """All tables of one use case under one root."""
@@ -181,14 +192,31 @@ class Tables:
     def ledger(self, name: str, days: Iterable[Day] | None = None) -> dict[Day, Entry]:
         """What is published for each day; empty for a table that does not exist."""
         table = self._table(name)
-        entries: dict[Day, Entry] = {}
-        with self.root.plain_errors():
-            commits = table.history() if table is not None else []
-        for commit in commits:
-            for day, entry in json.loads(commit.get(_ENTRIES, "{}")).items():
-                entries.setdefault(day, Entry(day=day, version=commit["version"], **entry))
+        entries = {} if table is None else self._folded(name, table)
         chosen = entries if days is None else {day: entries[day] for day in days if day in entries}
         return dict(sorted(chosen.items()))
+
+    def _folded(self, name: str, table: DeltaTable) -> Mapping[Day, Entry]:
+        """The entries in force, folded over the commits since this process last read them.
+
+        A history is read from its end, up to the commit that was the newest then: where another stands in its place, the table was
+        put back or replaced, and all of it is read.
+        """
+        place = self.place(name)
+        with self.root.plain_errors():
+            known = _FOLDED.get(place)
+            since = table.version() - known.newest["version"] + 1 if known else 0
+            commits = table.history(since) if since > 0 else []
+            if known and commits and commits[-1] == known.newest:
+                entries, commits = dict(known.entries), [*commits[:-1]]
+            else:
+                entries, commits = {}, table.history()
+        for commit in reversed(commits):
+            for day, entry in json.loads(commit.get(_ENTRIES, "{}")).items():
+                entries[day] = Entry(day=day, version=commit["version"], **entry)
+        if commits:
+            _FOLDED[place] = _Fold(newest=commits[0], entries=entries)
+        return entries
 
     def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
         with self.root.plain_errors():

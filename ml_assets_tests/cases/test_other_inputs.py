@@ -51,7 +51,7 @@ def test_a_single_label_without_a_day_is_refused(tmp_path: Path, rows: pd.DataFr
     rows.to_csv(tmp_path / "orders.csv", index=False)
     label = {"order_id": 7, "returned": 1, "ordered_at": "2024-02-01T10:00:00Z"}
     with generated(tmp_path / "orders.csv", timezone="Asia/Tokyo") as (case, _):
-        intake = RowIntake(case.table("ground_truth"))
+        intake = RowIntake(case.table("ground_truth"), timezone=case.timezone)
         assert intake.take(label).row["known_at"] == pd.Timestamp("2024-02-02T10:00:00Z").value // 1000
         assert intake.take({**label, "ordered_at": None, "known_at": "2024-02-02T15:00:00Z"}).day == "2024-02-03"
         for without, rule in (

@@ -39,7 +39,7 @@ def test_a_day_without_labels_is_scored_on_its_day(tmp_path: Path, monkeypatch: 
         assert scores["score"].between(0, 1).all()
         assert not tables.read("labels")["event_id"].isin(delivered["order_id"]).any()
 
-        intake = RowIntake(case.event_table)
+        intake = RowIntake(case.event_table, timezone=case.timezone)
         row = {name: None if pd.isna(value) else value for name, value in delivered.iloc[0].items()}
         bare = {name: value for name, value in row.items() if name != "returned"}
         assert intake.take(row).row == intake.take(bare).row == intake.take({**row, "returned": "1"}).row

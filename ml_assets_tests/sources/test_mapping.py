@@ -4,13 +4,20 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from ml_assets.folders import LocalFolder
 from ml_assets.sources import mapping as form
 from ml_assets.sources.bounds import Bounds
-from ml_assets.sources.mapping import extracts_of, read_mapping, source_of
+from ml_assets.sources.mapping import extracts_of, for_own_files, read_mapping, source_of
+from ml_assets.stages.clean import clean
+from ml_assets.stages.ingest import ingested
+from ml_assets.stages.intake import RowIntake
+from ml_assets.use_case import day_range
+from ml_assets.use_cases.card_fraud import CARD_FRAUD
+from ml_assets.use_cases.card_fraud.source import FILES as CARD_FILES
 
 TOML = """
 start = "2018-04-01"
@@ -352,3 +359,57 @@ def test_a_job_has_to_know_which_column_says_the_day(file: Path) -> None:
     file.write_text(GLUE.replace('columns = {paid_at = "AT"}', 'columns = {amount = "SUM"}'))
     with pytest.raises(ValueError, match=r"\[transactions\] columns.paid_at: expected the column in the files that says the day"):
         extracts_of(read_mapping(file), DAY_COLUMNS)
+
+
+# Time zones -------------------------------------------------------------------------------------------------------------------
+
+PAYMENTS = """start = "2024-03-29"
+end = "2024-04-02"
+first_go_live = "2024-06-05"
+timezone = "Europe/Berlin"
+
+[transactions]
+files = "payments.csv"
+columns = {transaction_id = "id", paid_at = "at", customer_id = "customer", terminal_id = "terminal", amount = "amount"}
+
+[chargebacks]
+of = "transactions"
+flag = "fraud"
+delay_days = 7
+columns = {}
+delayed = {reported_at = "at"}
+"""
+
+
+def test_days_and_times_without_an_offset_are_in_the_time_zone_of_the_file(tmp_path: Path) -> None:
+    """One payment an hour, around the night that has 23 of them: each on its day in Berlin, none taken for one of another day."""
+    hours = pd.date_range("2024-03-29", "2024-04-02", freq="h", tz="Europe/Berlin", inclusive="left")
+    shown = [f"{at:%Y-%m-%d %H:%M:%S}" for at in hours]
+    lines = "".join(f"{place:012},{at},c1,t1,9.5,0\n" for place, at in enumerate(shown))
+    (tmp_path / "payments.csv").write_text(f"id,at,customer,terminal,amount,fraud\n{lines}", encoding="utf-8")
+    (tmp_path / "files.toml").write_text(PAYMENTS, encoding="utf-8")
+    settings = {CARD_FILES: str(tmp_path / "files.toml")}
+
+    case = for_own_files(CARD_FRAUD, settings, CARD_FILES, times={"transactions": "paid_at", "chargebacks": "reported_at"})
+    table, days = case.table("transactions"), day_range("2024-03-29", "2024-04-01")
+    rows = ingested(table.source(settings).read(days), table, days)
+
+    assert case.timezone == "Europe/Berlin"
+    assert rows.groupby("day").size().to_dict() == {days[0]: 24, days[1]: 24, days[2]: 23, days[3]: 24}
+    cleaned = clean(rows, table, timezone=case.timezone, days=days)
+    assert cleaned.rejected["reason"].tolist() == []
+    assert cleaned.rows["paid_at"].tolist() == list(hours.tz_convert("UTC"))
+    intake = RowIntake(table, timezone=case.timezone)
+    row = {"transaction_id": "1", "customer_id": "c1", "terminal_id": "t1", "amount": 9.5}
+    taken = intake.take_all([{**row, "paid_at": at.isoformat()} for at in hours])
+    assert [each.day for each in taken] == [f"{at:%Y-%m-%d}" for at in hours]
+
+
+def test_a_file_of_another_time_zone_than_the_code_of_a_case_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "files.toml").write_text(PAYMENTS, encoding="utf-8")
+    wanted = (
+        r"files\.toml: timezone is 'Europe/Berlin', expected timezone = \"Asia/Tokyo\" at the top: in it card_fraud has its days, "
+        "and times without an offset would be read as others than they are"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        for_own_files(CARD_FRAUD, {CARD_FILES: str(tmp_path / "files.toml")}, CARD_FILES, times={}, timezone="Asia/Tokyo")

@@ -1,5 +1,6 @@
 """Tables on a real disk: days appear whole, others stay as they are, and rows come back as they were written."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -273,6 +274,54 @@ def test_a_table_that_does_not_exist_has_nothing_and_says_so(tables: Tables) -> 
     assert tables.ledger("events", [A]) == {}
     with pytest.raises(FileNotFoundError, match=r"table events of small does not exist at .*small/events: materialise it first"):
         tables.read("events")
+
+
+def test_what_others_wrote_since_is_in_the_ledger(tables: Tables) -> None:
+    """A ledger is folded on from where it was last read."""
+    publish(tables, rows_of(A), A)
+    first = tables.ledger("events")
+    with get_context("spawn").Pool(1) as other:
+        other.apply(publish, (tables, rows_of(A, B, seed=1), A, B))
+
+    assert tables.ledger("events") == {day: Entry(**{**_plain(tables, day), "version": first[A].version + 1}) for day in (A, B)}
+
+
+def _plain(tables: Tables, day: str) -> dict[str, Any]:
+    rows, content = content_hashes(rows_of(A, B, seed=1), [day])[day]
+    return {"day": day, "rows": rows, "content": content, "inputs": "x"}
+
+
+@pytest.mark.parametrize("later", [0, 1, 3])
+def test_a_table_that_was_put_back_has_the_ledger_of_what_is_there(tables: Tables, tmp_path: Path, later: int) -> None:
+    """Another history stands where one was read, shorter, as long and longer than that: nothing of the old one is remembered."""
+    for seed in (1, 2):
+        publish(tables, rows_of(A, seed=seed), A)
+    tables.ledger("events")
+    elsewhere = Tables(root=LocalFolder(tmp_path / "elsewhere"), case="small")
+    for seed in range(later + 1):
+        publish(elsewhere, rows_of(B, seed=seed), B)
+    wanted = elsewhere.ledger("events")
+    shutil.rmtree(tables.place("events"))
+    shutil.copytree(elsewhere.place("events"), tables.place("events"))
+
+    assert tables.ledger("events") == wanted
+
+
+def test_a_ledger_reads_no_commit_twice(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(4):
+        publish(tables, rows_of(A, seed=seed), A)
+    read: list[Any] = []
+    history = DeltaTable.history
+
+    def counted(table: DeltaTable, limit: int | None = None) -> list[dict[str, Any]]:
+        read.append(history(table, limit))
+        return read[-1]
+
+    monkeypatch.setattr(DeltaTable, "history", counted)
+    publish(tables, rows_of(A, seed=9), A)
+    tables.ledger("events")
+
+    assert [len(commits) for commits in read] == [1, 2, 1]
 
 
 # Several at once --------------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def chosen(asked: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_world_holds_what_it_is_to_test(tables: Frames, asked: pd.DataFrame, together: pd.DataFrame) -> None:
-    assert all(frame["reject_reason"].isna().all() for frame in tables.values())
+    assert tables["chargebacks"]["reject_reason"].isna().all()
     assert len(tables["chargebacks"]) > 500
     assert asked["terminal_x_hundredths"].isna().any()
     assert [name for name in CASE.features.names if together[name].nunique() < 2] == []

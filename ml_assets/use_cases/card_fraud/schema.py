@@ -1,12 +1,12 @@
 """The two tables of the case: payments as they happen, and charge-backs when the bank reports them."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pandas as pd
 
-from ml_assets.use_case import Column, Day, DayRange, DType, Intake, Table
+from ml_assets.use_case import Column, DayRange, DType, Intake, Table
 from ml_assets.use_cases.card_fraud import source
 
 TIMEZONE = "UTC"
@@ -30,14 +30,13 @@ def derive_transactions(rows: pd.DataFrame) -> pd.DataFrame:
             "amount_cents": _cents(rows["amount"]),
             "terminal_x_hundredths": (100 * rows["terminal_x"]).round(),
             "terminal_y_hundredths": (100 * rows["terminal_y"]).round(),
-            "reject_reason": _of_another_day(rows["paid_at"], rows["partition_day"]),
         }
     )
 
 
 def derive_chargebacks(rows: pd.DataFrame) -> pd.DataFrame:
     """Clean charge-backs; one reported before its payment is no charge-back."""
-    reason = _of_another_day(rows["reported_at"], rows["partition_day"])
+    nothing = pd.Series(pd.NA, index=rows.index, dtype="str")
     return pd.DataFrame(
         {
             "event_id": _sortable(rows["transaction_id"]),
@@ -47,7 +46,7 @@ def derive_chargebacks(rows: pd.DataFrame) -> pd.DataFrame:
             "terminal_id": rows["terminal_id"],
             "amount_cents": _cents(rows["amount"]),
             "scenario": rows["scenario"],
-            "reject_reason": reason.mask(rows["reported_at"] < rows["paid_at"], "reported_at is before paid_at"),
+            "reject_reason": nothing.mask(rows["reported_at"] < rows["paid_at"], "reported_at is before paid_at"),
         }
     )
 
@@ -88,10 +87,6 @@ def _hundredths(place: float | None) -> float | None:
     return None if place is None else float(round(100 * place))
 
 
-def _day_of(instant: int) -> Day:
-    return datetime.fromtimestamp(instant // 1_000_000, tz=UTC).date().isoformat()
-
-
 def _sortable(ids: pd.Series) -> pd.Series:
     """Numbers padded, so that as text they sort as they count; other texts as they are."""
     return ids.where(~ids.str.fullmatch(r"[0-9]+"), ids.str.pad(ID_DIGITS, fillchar="0"))
@@ -99,11 +94,6 @@ def _sortable(ids: pd.Series) -> pd.Series:
 
 def _cents(amount: pd.Series) -> pd.Series:
     return (100 * amount).round().astype("int64")
-
-
-def _of_another_day(instants: pd.Series, days: pd.Series) -> pd.Series:
-    nothing = pd.Series(pd.NA, index=days.index, dtype="str")
-    return nothing.mask(instants.dt.strftime("%Y-%m-%d") != days, "its time is not on the delivered day")
 
 
 _PAYMENT = (
@@ -119,7 +109,8 @@ TRANSACTIONS = Table(
     source=source.transactions,
     key=("event_id",),
     derive=derive_transactions,
-    intake=Intake(day=lambda row: _day_of(row["paid_at"]), derive=derive_transaction),
+    intake=Intake(derive=derive_transaction),
+    time="paid_at",
     delivered=(
         *_PAYMENT,
         Column(name="terminal_x", dtype=FLOAT, nullable=True, description="place of the terminal, where it is delivered"),
@@ -143,7 +134,8 @@ CHARGEBACKS = Table(
     source=source.chargebacks,
     key=("event_id",),
     derive=derive_chargebacks,
-    intake=Intake(day=lambda row: _day_of(row["reported_at"]), derive=derive_chargeback),
+    intake=Intake(derive=derive_chargeback),
+    time="reported_at",
     delivered=(
         *_PAYMENT,
         Column(name="reported_at", dtype=TIME),
