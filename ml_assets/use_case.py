@@ -154,6 +154,10 @@ class Intake:
     derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
+MAX_REJECTED_SHARE = 0.05
+"""Of the rows of a day, unless a table says otherwise: with more, the day is not published."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corrections:
     """Rows that replace an earlier row with their key: the one with the greatest value in a clean column counts.
@@ -181,7 +185,7 @@ class Table:
     derive: Callable[[pd.DataFrame], pd.DataFrame]
     daily: bool = True
     expectations: tuple[DayRange, ...] = ()
-    max_rejected_share: float = 0.05
+    max_rejected_share: float = MAX_REJECTED_SHARE
     intake: Intake | None = None
     """None: the online scorer takes no rows of this table."""
     time: str | None = None

@@ -139,9 +139,12 @@ class _Choices:
     def _everything(self, label: str) -> tuple[str, ...]:
         """That is known with the event."""
         headers = [header for header, each in self._others(label, *self.after).items() if each.kind is not Kind.NONE and each.known]
+        contradicting = roles.contradicting_labels(headers, label, self.profiles)
         again = roles.repeated_rows(headers, self.profiles)
         identical = f"; {again:,} rows that repeat one in all of that count once" if again else ""
         self.inferences.append(Inference(what="id", column="", why=f"made of {', '.join(headers)}{identical}"))
+        if contradicting:
+            self.inferences.append(Inference(what="id", column="", why=contradicting))
         return tuple(headers)
 
     def _entities(self, *others: str) -> tuple[str, ...]:

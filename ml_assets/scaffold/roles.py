@@ -15,6 +15,7 @@ from ml_assets.scaffold.names import words
 from ml_assets.scaffold.profile import READABLE, Kind, Profile
 from ml_assets.sources.dialect import TOKENS, toml_text
 from ml_assets.stages.kept import ID_BYTES
+from ml_assets.use_case import MAX_REJECTED_SHARE
 
 MOST_CATEGORIES = 50
 """A text with more values than that is no category of a feature."""
@@ -150,6 +151,34 @@ def repeated_rows(headers: Sequence[str], profiles: Profiles) -> int:
     """Rows that have the same in all these columns as an earlier one."""
     rows = pd.DataFrame({str(place): profiles[header].text.to_pandas() for place, header in enumerate(headers)})
     return int(rows.duplicated().sum())
+
+
+def contradicting_labels(headers: Sequence[str], label: str, profiles: Profiles) -> str:
+    """What is said of rows that have the same in all these columns and different labels; nothing if there are none.
+
+    Raises:
+        CannotInferError: they are more than may be rejected of a day.
+    """
+    rows = pd.DataFrame({str(place): profiles[header].text.to_pandas() for place, header in enumerate(headers)})
+    labels = profiles[label].text.to_pandas()
+    known = rows[labels.notna()]
+    group = known.groupby(list(known.columns), sort=False, dropna=False).ngroup()
+    contradicting = group[labels[known.index].groupby(group).transform("nunique") > 1]
+    if contradicting.empty:
+        return ""
+    alike = contradicting.index[contradicting == contradicting.iloc[0]]
+    first = int(alike[0])
+    second = next(int(row) for row in alike if labels[row] != labels[first])
+    said = (
+        f"rows {first + 1} and {second + 1} are alike in all that is known with the event, and differ in {label}; so do "
+        f"{len(contradicting):,} of {len(rows):,} rows"
+    )
+    if len(contradicting) > MAX_REJECTED_SHARE * len(rows):
+        raise CannotInferError(
+            f"--generate-id: {said}. Nothing says of which event a label is: give the file a column with another value in each row, such "
+            "as the number of the row, and name it with --id"
+        )
+    return f"{said}: of such the first label counts, the others are rejected as contradictions"
 
 
 def longest(column: Profile) -> int:

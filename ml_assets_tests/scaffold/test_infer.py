@@ -1,5 +1,6 @@
 """What a file of events says of itself, and what it is asked about instead of guessed."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -361,6 +362,21 @@ def test_an_id_is_made_of_what_is_known_with_the_event(tmp_path: Path) -> None:
         "and of nothing that comes later"
     )
     assert "comment" not in found.left_out
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_events_that_differ_in_the_label_alone_are_no_events_of_their_own(tmp_path: Path, share: float) -> None:
+    """They get one generated id: told where they are few, and refused where days would be red for it."""
+    rows = orders(orderNo=None)
+    twice = rows.head(int(share * ROWS))
+    both = pd.concat([rows, twice.assign(late=twice["late"].map({"yes": "no", "no": "yes"}))], ignore_index=True)
+    said = rf"rows 1 and {ROWS + 1} are alike in all that is known with the event, and differ in late; so do {2 * len(twice)} of"
+    if share > 0.05:
+        with pytest.raises(CannotInferError, match=rf"--generate-id: {said} .*give the file a column .* name it with --id"):
+            inferred(tmp_path, both, generate_id=True)
+    else:
+        found = inferred(tmp_path, both, generate_id=True)
+        assert [each.why for each in found.inferences if re.match(said, each.why)]
 
 
 @pytest.mark.parametrize("name", ["Unnamed: 0", "rownames", "__index_level_0__", "X"])
