@@ -21,7 +21,7 @@ from urllib3.util import Retry
 from ml_assets.folders import STATUS_HINTS
 from ml_assets.sources.bounded_events import events_of
 from ml_assets.sources.landing import Arrived, FeedError, Piece, Position
-from ml_assets.sources.limits import USUAL, Limits, shallow
+from ml_assets.sources.limits import USUAL, Limits, shallow, unreadable_set_aside
 
 AT_ONCE = 20_000
 """Rows in memory, and in one commit."""
@@ -142,14 +142,28 @@ class Pages:
             return answer, bytes(body)
 
     def _rows(self, body: bytes) -> tuple[msgspec.Raw, list[bytes]]:
-        """The answer, and its rows as they were written; of one that lies too deep to be taken apart, what lies above the limit."""
+        """The answer, and its rows as they were written, also one that cannot be read: it is landed, and quarantined by cleaning.
+
+        Of an answer that lies too deep to be taken apart, what lies above the limit.
+        """
         try:
             content = msgspec.json.decode(body, type=msgspec.Raw)
-            return content, [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
+            return content, self._listed(content)
         except RecursionError:
-            around = 2 + self.items.count(".") + bool(self.items)
-            content = msgspec.Raw(shallow(body, self.limits.nesting + around))
-            return content, [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
+            content = msgspec.Raw(shallow(body, self.limits.nesting + self._around))
+            return content, self._listed(content)
+        except msgspec.DecodeError:
+            outer, set_aside = unreadable_set_aside(body, self._around)
+            content = msgspec.json.decode(outer, type=msgspec.Raw)
+            return content, [set_aside.get(row, row) for row in self._listed(content)]
+
+    def _listed(self, content: msgspec.Raw) -> list[bytes]:
+        return [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
+
+    @property
+    def _around(self) -> int:
+        """Objects and lists around the members of a row."""
+        return 2 + self.items.count(".") + bool(self.items)
 
     def _onwards(self, url: str, answer: requests.Response, content: msgspec.Raw, rows: int) -> str | None:
         match self.paging:

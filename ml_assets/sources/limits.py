@@ -9,8 +9,11 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 _CHUNK = 2**20
 _USUAL_RATIO = 64
@@ -131,6 +134,28 @@ def _depth(content: bytes) -> int:
 
 def shallow(content: bytes, depth: int) -> bytes:
     """JSON in which everything that lies deeper is null: readers recurse, and give up on what is 1,000 deep."""
+    return _replaced(content, depth, lambda _: b"null")
+
+
+def unreadable_set_aside(content: bytes, depth: int) -> tuple[bytes, dict[bytes, bytes]]:
+    """JSON in which a text stands for each object and list of this depth that cannot be read, and what it stands for."""
+    set_aside: dict[bytes, bytes] = {}
+    names = (name for number in count() if (name := b'"unreadable %d"' % number) not in content)
+
+    def readable(inner: bytes) -> bytes:
+        try:
+            msgspec.json.decode(inner)
+        except (ValueError, RecursionError):
+            name = next(names)
+            set_aside[name] = inner
+            return name
+        return inner
+
+    return _replaced(content, depth - 1, readable), set_aside
+
+
+def _replaced(content: bytes, depth: int, by: Callable[[bytes], bytes]) -> bytes:
+    """JSON in which each object and list that lies deeper is replaced; what is never closed is left out."""
     pieces, at, now = [], 0, 0
     for mark in _DEEPER_OR_NOT.finditer(content):
         match content[mark.start()]:
@@ -138,9 +163,10 @@ def shallow(content: bytes, depth: int) -> bytes:
                 now += 1
                 if now == depth + 1:
                     pieces.append(content[at : mark.start()])
+                    at = mark.start()
             case 0x5D | 0x7D:
                 now -= 1
                 if now == depth:
-                    pieces.append(b"null")
+                    pieces.append(by(content[at : mark.end()]))
                     at = mark.end()
     return b"".join([*pieces, content[at:] if now <= depth else b""])

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import httpx_sse
+import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ from ml_assets.sources.delivered import Delivered
 from ml_assets.sources.files import text_columns
 from ml_assets.sources.http import Pages, Stream
 from ml_assets.sources.landing import FeedError, LandedRows, Landing
-from ml_assets.sources.limits import Limits, json_fault, shallow, unpacked
+from ml_assets.sources.limits import Limits, json_fault, shallow, unpacked, unreadable_set_aside
 from ml_assets.sources.mapped import MappedFiles
 from ml_assets.sources.mapping import read_mapping
 from ml_assets.sources.quotes import quote_fault
@@ -49,6 +50,8 @@ POISON = {
     "deep, where nobody looks": (f'{{{AT}, "x": {"[" * 70}{"]" * 70}}}', "deep in each other, expected at most 64"),
     "a deep end": (f'{{{AT}, "fare": {"[" * 100_000}', "lists and objects lie 100,001 deep in each other"),
     "digits": (f'{{{AT}, "fare": {"9" * 6_000}}}', "a number has 6,000 digits"),
+    "no number": (f'{{{AT}, "fare": NaN}}', "NaN"),
+    "half of a character": (f'{{{AT}, "fare": "\\ud800"}}', "ud800"),
     "no JSON": ("soon", "soon"),
 }
 ENDING = [name for name in POISON if name != "a deep end"]
@@ -376,6 +379,7 @@ def test_depth_is_counted_as_it_is(value: Any) -> None:
     assert deep < 2 or json_fault(content, Limits(nesting=deep - 1)) is not None
     assert depth(json.loads(shallow(content, 3))) == min(3, deep)
     assert deep > 3 or shallow(content, 3) == content
+    assert unreadable_set_aside(content, 3) == (content, {})
 
 
 def test_what_was_no_row_is_rejected_even_if_all_may_be_missing() -> None:
@@ -393,3 +397,24 @@ def test_a_bad_line_of_a_file_without_a_day_in_its_name_is_of_the_day_before_it(
     batch = files(tmp_path, pattern="*.jsonl").read(DAYS)
     assert (batch.problems, dict(batch.counted)) == ({}, {DAYS[0]: 3, DAYS[1]: 1})
     Poisoned(rows=batch.rows[batch.rows["day"] == DAYS[0]], told=POISON["deep"][1]).check()
+
+
+@given(
+    st.lists(st.sampled_from(['{"a": "]"}', "{}", '{"a": [NaN]}', '{"a": {"b": 01}}', '{"a": "\\ud800 ["}', '{"unreadable 0": 1}']))
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_what_cannot_be_read_is_set_aside_and_nothing_else(rows: list[str]) -> None:
+    content = f'{{"next": {{"at": 3}}, "unreadable 0": "x", "rows": [{", ".join(rows)}]}}'.encode()
+    outer, set_aside = unreadable_set_aside(content, 3)
+    listed = msgspec.json.decode(outer, type=dict[str, msgspec.Raw])["rows"]
+    found = [bytes(row) for row in msgspec.json.decode(listed, type=list[msgspec.Raw])]
+    assert [set_aside.get(row, row).decode() for row in found] == rows
+    assert sorted(row.decode() for row in set_aside.values()) == sorted(row for row in rows if not readable(row))
+
+
+def readable(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except ValueError:
+        return False
+    return True
