@@ -10,6 +10,8 @@ Upload this one file and make a job of it (Spark or Python shell, Python 3.9 or 
 Which days, by which column, and where to, says Dagster (`orchestration.extracts`). An object is written by one request, always under the
 same name: who reads sees a day as it was or as it is, and one that is extracted again replaces itself. Each day that was written is
 reported with the number of its rows.
+
+A row whose time says no day is written with those of the first day of the case, where cleaning quarantines it.
 """
 
 from __future__ import annotations  # a Python shell job of Glue has Python 3.9
@@ -84,12 +86,15 @@ def extract(pipes: PipesContext, asked: argparse.Namespace, s3: Any, secrets: li
     Args:
         secrets: gets what must not be told.
     """
-    days, to, time, timezone = (pipes.get_extra(name) for name in ("days", "to", "time", "timezone"))
+    days, to, time, timezone, first = (pipes.get_extra(name) for name in ("days", "to", "time", "timezone", "first_day"))
     if asked.source.startswith("s3://"):
-        found = _of_files(asked.source, s3, days, time, timezone)
+        found = _of_files(asked.source, s3, days, time, timezone, first)
     else:
-        found = _of_database(_address(asked, secrets), asked.rows, days, time, timezone)
+        found = _of_database(_address(asked, secrets), asked.rows, days, time, timezone, first)
     for day, rows in found:
+        timeless = int(_days(rows[time], timezone).isna().sum()) if rows.num_rows else 0
+        if timeless:
+            pipes.log.warning(f"{timeless} rows have no {time} such as 2018-04-01: they are with those of {day}, to be quarantined")
         address = to.replace("{day}", day)
         version = _write(s3, address, rows)
         pipes.log.info(f"{day}: {rows.num_rows} rows of {asked.rows or asked.source} are in {address}")
@@ -129,7 +134,9 @@ def _address(asked: argparse.Namespace, secrets: list[str]) -> sa.URL:
     return url.set(username=found.get("username", url.username), password=password)
 
 
-def _of_database(url: sa.URL, rows: str, days: Sequence[str], time: str, timezone: str) -> Iterator[tuple[str, pa.Table]]:
+def _of_database(
+    url: sa.URL, rows: str, days: Sequence[str], time: str, timezone: str, first: str
+) -> Iterator[tuple[str, pa.Table]]:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     name = ".".join(engine.dialect.identifier_preparer.quote(part) for part in rows.split("."))
     query = re.match(r"\s*(select|with)\b", rows, re.IGNORECASE)
@@ -138,16 +145,16 @@ def _of_database(url: sa.URL, rows: str, days: Sequence[str], time: str, timezon
     with engine.connect() as connection:
         example = connection.execute(sa.select(column).select_from(table).where(column.is_not(None)).limit(1)).scalar()
         none = sa.or_(column.is_(None), column.not_like("____-__-__%")) if isinstance(example, str) else column.is_(None)
-        timeless = connection.execute(sa.select(sa.func.count()).select_from(table).where(none)).scalar_one()
-        if timeless:
-            raise ExtractError(f"{timeless} of {rows} have no {time} such as 2018-04-01, so that nobody knows their day")
         for day in days:
             begin, end = _bounds(day, example, timezone)
             within = sa.and_(column >= begin, column < end) if example is not None else sa.false()
+            within = sa.or_(within, none) if day == first else within
             answer = connection.execute(sa.select(sa.text("*")).select_from(table).where(within))
             names = list(answer.keys())
             columns = list(zip(*answer.fetchall())) or [()] * len(names)  # noqa: B905  # `strict` came with Python 3.10
-            yield day, _ordered(_on(day, pa.table([_array(values) for values in columns], names), time, timezone), time)
+            found = pa.table([_array(values) for values in columns], names)
+            on_day = _days(found[time], timezone).fillna(first) == day
+            yield day, _ordered(found.filter(pa.array(on_day, pa.bool_())), time)
 
 
 def _bounds(day: str, example: object, timezone: str) -> tuple[object, object]:
@@ -177,7 +184,7 @@ def _array(values: Sequence[object]) -> pa.Array:
 # Files ------------------------------------------------------------------------------------------------------------------------
 
 
-def _of_files(source: str, s3: Any, days: Sequence[str], time: str, timezone: str) -> Iterator[tuple[str, pa.Table]]:
+def _of_files(source: str, s3: Any, days: Sequence[str], time: str, timezone: str, first: str) -> Iterator[tuple[str, pa.Table]]:
     """Each file is read once; in memory are the rows of the days that are asked for."""
     bucket, _, prefix = source[len("s3://") :].partition("/")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -189,11 +196,7 @@ def _of_files(source: str, s3: Any, days: Sequence[str], time: str, timezone: st
         rows = _rows_of(key, s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         if time not in rows.column_names:
             raise ExtractError(f"s3://{bucket}/{key} has no column {time}; it has {', '.join(rows.column_names)}")
-        of_row = _days(rows[time], timezone)
-        if of_row.isna().any():
-            raise ExtractError(
-                f"s3://{bucket}/{key}: {int(of_row.isna().sum())} rows have no {time}, so that nobody knows their day"
-            )
+        of_row = _days(rows[time], timezone).fillna(first)
         for day in set(of_row.unique()) & set(days):
             found[day].append(rows.filter(pa.array(of_row == day)))
     columns = rows.schema.empty_table()
@@ -234,10 +237,6 @@ def _day(value: Any, timezone: str) -> str:
     if isinstance(value, datetime) and value.tzinfo is not None:
         value = value.astimezone(ZoneInfo(timezone))
     return str(value.strftime("%Y-%m-%d"))
-
-
-def _on(day: str, rows: pa.Table, time: str, timezone: str) -> pa.Table:
-    return rows.filter(pa.array(_days(rows[time], timezone) == day)) if rows.num_rows else rows
 
 
 def _ordered(rows: pa.Table, time: str) -> pa.Table:

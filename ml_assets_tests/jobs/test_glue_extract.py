@@ -32,6 +32,7 @@ class Asked:
     timezone: str = "UTC"
     to: str = f"s3://{BUCKET}/out/{{day}}.parquet"
     time: str = "at"
+    first_day: str = DAYS[0]
     told: list[dict[str, Any]] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipes"))
 
@@ -112,10 +113,19 @@ def test_a_table_without_rows_gives_days_without_rows(aws: Aws, tmp_path: Path) 
     assert ids(aws, database(tmp_path, [])) == {DAYS[0]: [], DAYS[1]: []}
 
 
-@pytest.mark.parametrize("time", [None, "01/04/2018", ""])
-def test_a_row_of_no_day_is_said_and_not_left_out(aws: Aws, tmp_path: Path, time: str | None) -> None:
-    with pytest.raises(ExtractError, match="1 of payments have no at such as 2018-04-01"):
-        ids(aws, database(tmp_path, ["2018-04-01T00:00:00Z", time]))
+@pytest.mark.parametrize("time", [None, "01/04/2018", "", "soon"])
+def test_a_row_of_no_day_is_delivered_with_the_first_and_takes_no_other_with_it(
+    aws: Aws, tmp_path: Path, caplog: pytest.LogCaptureFixture, time: str | None
+) -> None:
+    assert ids(aws, database(tmp_path, [f"{DAYS[0]}T00:00:00Z", time, f"{DAYS[1]}T00:00:00Z"])) == {
+        DAYS[0]: ["p0", "p1"] if time in (None, "soon") else ["p1", "p0"],
+        DAYS[1]: ["p2"],
+    }
+    assert f"1 rows have no at such as 2018-04-01: they are with those of {DAYS[0]}" in caplog.text
+
+
+def test_rows_without_any_time_are_delivered_with_the_first_day(aws: Aws, tmp_path: Path) -> None:
+    assert ids(aws, database(tmp_path, [None, None])) == {DAYS[0]: ["p0", "p1"], DAYS[1]: []}
 
 
 def test_a_time_that_is_a_number_is_refused(aws: Aws, tmp_path: Path) -> None:
@@ -134,9 +144,8 @@ def test_files_are_read_whatever_day_they_hold(aws: Aws) -> None:
     assert ids(aws, f"s3://{BUCKET}/in/") == {DAYS[0]: ["007"], DAYS[1]: ["8"]}
     s3.put_object(Bucket=BUCKET, Key="other/late.parquet", Body=parquet.getvalue())
     assert ids(aws, f"s3://{BUCKET}/other/") == {DAYS[0]: ["late"], DAYS[1]: []}
-    s3.put_object(Bucket=BUCKET, Key="bad/1.csv", Body=b"id,at\n1,soon\n")
-    with pytest.raises(ExtractError, match=r"bad/1.csv: 1 rows have no at"):
-        ids(aws, f"s3://{BUCKET}/bad/")
+    s3.put_object(Bucket=BUCKET, Key="bad/1.csv", Body=b"id,at\n1,soon\n2,2018-04-02T10:00:00Z\n3,\n")
+    assert ids(aws, f"s3://{BUCKET}/bad/") == {DAYS[0]: ["1", "3"], DAYS[1]: ["2"]}
     with pytest.raises(ExtractError, match="no file below"):
         ids(aws, f"s3://{BUCKET}/nothing/")
 
