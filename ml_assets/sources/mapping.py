@@ -620,10 +620,12 @@ def _require_known(
     if known is None:
         return
     faults = [f"unknown {name}" for name in names if name not in known]
-    faults += [f"no {name}" for name in known if name not in names]
+    lacking = [name for name in known if name not in names]
+    faults += [f"no {name}" for name in lacking]
+    none = f'; where there is none, say so by {lacking[0]} = ""' if lacking else ""
     may = f" ({', '.join(optional)} may be left out)" if optional else ""
     if faults:
-        raise ValueError(f"{mapping.file}: [{table}] columns: {', '.join(faults)}; expected {', '.join(known)}{may}")
+        raise ValueError(f"{mapping.file}: [{table}] columns: {', '.join(faults)}; expected {', '.join(known)}{may}{none}")
 
 
 def _text(file: Path, name: str, value: Any) -> str | None:
