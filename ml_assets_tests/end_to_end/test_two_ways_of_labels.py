@@ -36,10 +36,10 @@ def test_a_table_of_labels_that_does_not_say_whose_they_are_is_refused(tmp_path:
     events, truth = file.read_text().split("[ground_truth]")
     whose = 'customer_id = "customer_id", '
     with opened(orders(late_labels.SAMPLE_DAYS, 20)) as case:
-        assert case.configure is not None
+        truth_of = case.table("ground_truth").source
         for said in (whose, 'customer_id = "", '):
             file.write_text(events + "[ground_truth]" + truth.replace(whose, said))
-            assert case.configure(case, {SETTING: str(file)}).table("ground_truth")
+            assert truth_of({SETTING: str(file)}).read([START]).problems[START].startswith("no file matches")
         file.write_text(events + "[ground_truth]" + truth.replace(whose, ""))
         with pytest.raises(ValueError, match=r'\[ground_truth\] columns: no customer_id; .*where there is none.* customer_id = ""'):
-            case.configure(case, {SETTING: str(file)})
+            truth_of({SETTING: str(file)})
