@@ -27,7 +27,11 @@ _POSITION = (
     "_position"  # of a row within its day: Delta Lake promises no order of rows, and what is computed from them depends on it
 )
 _ATTEMPTS = 20
-_KEEP_HISTORY = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days"}
+_PROPERTIES = {
+    "delta.logRetentionDuration": "interval 36500 days",  # the ledger is in the log
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+    "delta.checkpointInterval": "10",  # each opening reads the commits since the last one, and a night opens a table dozens of times
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +142,7 @@ class Tables:
         with self.root.plain_errors():
             if there is None:
                 # Of two writers of a new table one creates it; an overwrite without a predicate would take the other's days away.
-                DeltaTable.create(**at, schema=table.schema, mode="ignore", partition_by=["day"], configuration=_KEEP_HISTORY)
+                DeltaTable.create(**at, schema=table.schema, mode="ignore", partition_by=["day"], configuration=_PROPERTIES)
             write_deltalake(
                 at["table_uri"],
                 table,
