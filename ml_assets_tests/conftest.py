@@ -29,6 +29,7 @@ SLOW_FIRST = (
     "stages/test_intake.py",
     "serving/test_answers.py",
     "serving/test_abuse.py",
+    "end_to_end/test_two_ways_of_labels.py",
     "end_to_end/test_new_case.py",
     "sources/test_contract.py",
     "use_cases/test_flight_features.py",

@@ -117,7 +117,7 @@ def live(
         told: gets a line after the last night and after each on the first of a month.
     """
     last = nights[-1][-1]
-    with shop(case, shift(last, 1), own_table=own_table) as (runner, folder):
+    with shop(case, shift(last, 7), own_table=own_table) as (runner, folder):
         began = time.monotonic()
         for days in nights:
             for day in days:

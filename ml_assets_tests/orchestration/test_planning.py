@@ -329,6 +329,13 @@ def test_the_derivation_of_a_table_is_part_of_its_code_alone(module: ModuleType)
 # Partitions -------------------------------------------------------------------------------------------------------------------
 
 
+def test_weeks_that_are_not_whole_have_no_model() -> None:
+    """Not even the only one, whose key Dagster lists, and whose run it then refuses."""
+    first = CASE.split.first_go_live
+    weeks = {days: case_weeks(replace(CASE, end=shift(first, days))).get_partition_keys() for days in (1, 6, 7, 13, 14)}
+    assert weeks == {1: [], 6: [], 7: [first], 13: [first], 14: [first, shift(first, 7)]}
+
+
 @pytest.mark.parametrize(("weekday", "first"), [(0, "2013-10-28"), (2, "2013-10-30"), (5, "2013-11-02"), (6, "2013-11-03")])
 def test_weeks_are_keyed_by_the_day_on_which_a_model_goes_live(weekday: int, first: str) -> None:
     case = replace(CASE, split=replace(CASE.split, weekday=weekday, first_go_live=first))
