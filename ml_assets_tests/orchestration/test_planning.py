@@ -334,6 +334,7 @@ def test_weeks_that_are_not_whole_have_no_model() -> None:
     first = CASE.split.first_go_live
     weeks = {days: case_weeks(replace(CASE, end=shift(first, days))).get_partition_keys() for days in (1, 6, 7, 13, 14)}
     assert weeks == {1: [], 6: [], 7: [first], 13: [first], 14: [first, shift(first, 7)]}
+    assert case_weeks(replace(CASE, end=None)).get_partition_keys()[0] == first
 
 
 @pytest.mark.parametrize(("weekday", "first"), [(0, "2013-10-28"), (2, "2013-10-30"), (5, "2013-11-02"), (6, "2013-11-03")])
