@@ -147,18 +147,18 @@ class Pages:
         Of an answer that lies too deep to be taken apart, what lies above the limit.
         """
         try:
-            content = msgspec.json.decode(body, type=msgspec.Raw)
-            return content, self._listed(content)
+            return self._taken_apart(body)
         except RecursionError:
-            content = msgspec.Raw(shallow(body, self.limits.nesting + self._around))
-            return content, self._listed(content)
+            body = shallow(body, self.limits.nesting + self._around)
         except msgspec.DecodeError:
-            outer, set_aside = unreadable_set_aside(body, self._around)
-            content = msgspec.json.decode(outer, type=msgspec.Raw)
-            return content, [set_aside.get(row, row) for row in self._listed(content)]
+            pass
+        outer, set_aside = unreadable_set_aside(body, self._around)
+        content, rows = self._taken_apart(outer)
+        return content, [set_aside.get(row, row) for row in rows]
 
-    def _listed(self, content: msgspec.Raw) -> list[bytes]:
-        return [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
+    def _taken_apart(self, body: bytes) -> tuple[msgspec.Raw, list[bytes]]:
+        content = msgspec.json.decode(body, type=msgspec.Raw)
+        return content, [bytes(row) for row in msgspec.json.decode(_inside(content, self.items), type=list[msgspec.Raw])]
 
     @property
     def _around(self) -> int:

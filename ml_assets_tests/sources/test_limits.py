@@ -297,6 +297,16 @@ def test_pages_go_on_behind_their_poison(tmp_path: Path, kind: str, way: str) ->
         Poisoned(rows=all_of(source), told=told).check()
 
 
+def test_a_page_of_several_poisons_loses_none_of_its_rows(tmp_path: Path) -> None:
+    """In whichever order: readers stop at the first, and give up on one that is deep in another way."""
+    poison = [POISON[name][0] for name in ("deep", "no number", "half of a character")]
+    for number, lines in enumerate(([*poison, LAST], [*reversed(poison), LAST])):
+        with running_api(Api(rows=lines, page_size=9)) as api:
+            feed = Pages(url=f"{api.url}/linked", headers={"Authorization": "Bearer right"})
+            source = landed(tmp_path / str(number), feed)
+            assert source.landing.catch_up().messages == 4
+
+
 def test_a_page_that_never_ends_is_refused_by_name(tmp_path: Path) -> None:
     with running_api(Api(rows=[{"fare": "x" * 1000}] * 100)) as api:
         feed = Pages(url=f"{api.url}/linked", headers={"Authorization": "Bearer right"}, limits=Limits(page_bytes=50_000))
