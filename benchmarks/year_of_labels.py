@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing import get_context
 
 from ml_assets.use_case import day_range, shift
-from ml_assets_tests.end_to_end.late_labels import SAME, SAMPLE_DAYS, START, State, live, opened, orders
+from ml_assets_tests.end_to_end.labels_of_a_shop import SAME, SAMPLE_DAYS, START, State, live, opened, orders
 
 WORLDS = {"a column that fills up": False, "a table of its own": True}
 

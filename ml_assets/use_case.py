@@ -8,7 +8,7 @@ A *day* is written everywhere as its partition key, `YYYY-MM-DD`, and means the 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
@@ -698,6 +698,18 @@ def shift(day: Day, days: int) -> Day:
     '2013-02-28'
     """
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
+
+
+def day_at(instant: int, zone: tzinfo) -> Day:
+    """The day, in a time zone, of an instant in microseconds since the epoch.
+
+    >>> day_at(1_364_770_800_000_000, ZoneInfo("Europe/Berlin"))
+    '2013-04-01'
+
+    Raises:
+        OverflowError: it lies before the first year, or after the last.
+    """
+    return datetime.fromtimestamp(instant // 1_000_000, tz=UTC).astimezone(zone).date().isoformat()
 
 
 def day_range(first: Day, last: Day) -> list[Day]:

@@ -92,8 +92,7 @@ def extract(pipes: PipesContext, asked: argparse.Namespace, s3: Any, secrets: li
     else:
         found = _of_database(_address(asked, secrets), asked.rows, days, time, timezone, first)
     for day, rows in found:
-        timeless = int(_days(rows[time], timezone).isna().sum()) if rows.num_rows else 0
-        if timeless:
+        if day == first and (timeless := int(_days(rows[time], timezone).isna().sum())):
             pipes.log.warning(f"{timeless} rows have no {time} such as 2018-04-01: they are with those of {day}, to be quarantined")
         address = to.replace("{day}", day)
         version = _write(s3, address, rows)

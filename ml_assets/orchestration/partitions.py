@@ -19,10 +19,10 @@ def case_days(case: UseCase) -> dg.DailyPartitionsDefinition:
 def case_weeks(case: UseCase) -> dg.WeeklyPartitionsDefinition:
     """The weeks in which a model of the case is live, as far as they are whole."""
     first = case.split.first_go_live
-    none = case.end is not None and case.end < shift(first, 7)
+    no_whole_week = case.end is not None and case.end < shift(first, 7)
     return dg.WeeklyPartitionsDefinition(
         start_date=first,
-        end_date=first if none else case.end,  # of a first week that is not whole, Dagster 1.13 lists the key all the same
+        end_date=first if no_whole_week else case.end,  # of a first week that is not whole, Dagster 1.13 lists the key all the same
         timezone=case.timezone,
         day_offset=(case.split.weekday + 1) % 7,
     )

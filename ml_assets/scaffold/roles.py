@@ -118,7 +118,7 @@ def require_identifies(columns: Sequence[str], profiles: Profiles) -> None:
     again = keys.duplicated(keep=False).to_numpy()
     if not again.any():
         return
-    everything = pd.DataFrame({str(place): each.text.to_pandas() for place, each in enumerate(profiles.values())})
+    everything = _texts(list(profiles), profiles)
     different = again & ~everything.duplicated(keep=False).to_numpy()
     if not different.any():
         return
@@ -143,13 +143,13 @@ def is_unique(column: Profile, profiles: Profiles) -> bool:
         return True
     if column.distinct < 0.9 * column.rows:
         return False
-    rows = pd.DataFrame({str(place): each.text.to_pandas() for place, each in enumerate(profiles.values())})
+    rows = _texts(list(profiles), profiles)
     return int(rows.duplicated().sum()) == column.rows - column.distinct
 
 
 def repeated_rows(headers: Sequence[str], profiles: Profiles) -> int:
     """Rows that have the same in all these columns as an earlier one."""
-    rows = pd.DataFrame({str(place): profiles[header].text.to_pandas() for place, header in enumerate(headers)})
+    rows = _texts(headers, profiles)
     return int(rows.duplicated().sum())
 
 
@@ -159,7 +159,7 @@ def contradicting_labels(headers: Sequence[str], label: str, profiles: Profiles)
     Raises:
         CannotInferError: they are more than may be rejected of a day.
     """
-    rows = pd.DataFrame({str(place): profiles[header].text.to_pandas() for place, header in enumerate(headers)})
+    rows = _texts(headers, profiles)
     labels = profiles[label].text.to_pandas()
     known = rows[labels.notna()]
     group = known.groupby(list(known.columns), sort=False, dropna=False).ngroup()
@@ -179,6 +179,10 @@ def contradicting_labels(headers: Sequence[str], label: str, profiles: Profiles)
             "as the number of the row, and name it with --id"
         )
     return f"{said}: of such the first label counts, the others are rejected as contradictions"
+
+
+def _texts(headers: Sequence[str], profiles: Profiles) -> pd.DataFrame:
+    return pd.DataFrame({str(place): profiles[header].text.to_pandas() for place, header in enumerate(headers)})
 
 
 def longest(column: Profile) -> int:

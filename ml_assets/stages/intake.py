@@ -20,7 +20,7 @@ from ml_assets.stages.clean import PATTERNS, WANTED, expected
 from ml_assets.stages.dates import instant_of, is_date
 from ml_assets.stages.spelling import canonical
 from ml_assets.stages.values import shown
-from ml_assets.use_case import Column, Day, DType, Spelling, Table, nullable_dtype
+from ml_assets.use_case import Column, Day, DType, Spelling, Table, day_at, nullable_dtype
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -128,7 +128,7 @@ class RowIntake:
     def _day_of_time(self, typed: dict[str, Any]) -> Day | None:
         assert self.table.time is not None
         at = typed[self.table.time]
-        return None if at is None else datetime.fromtimestamp(at // 1_000_000, tz=UTC).astimezone(self._zone).date().isoformat()
+        return None if at is None else day_at(at, self._zone)
 
     def _unknown(self, content: Mapping[str, Any]) -> Iterator[Problem]:
         known = ", ".join(name for name, _ in self._delivered)

@@ -212,7 +212,7 @@ class Tables:
             since = table.version() - known.newest["version"] + 1 if known else 0
             commits = table.history(since) if since > 0 else []
             if known and commits and commits[-1] == known.newest:
-                entries, commits = dict(known.entries), [*commits[:-1]]
+                entries, commits = dict(known.entries), commits[:-1]
             else:
                 entries, commits = {}, table.history()
         for commit in reversed(commits):

@@ -1,7 +1,6 @@
 """The last day of a new case, whose labels nobody knows yet, from deliveries to scores; online, with a label or without."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +11,7 @@ from ml_assets.orchestration.rounds import Runner, bring_up_to_date
 from ml_assets.orchestration.store import Store
 from ml_assets.stages.intake import RowIntake
 from ml_assets_tests.cases.make_cases import CASES
-from ml_assets_tests.generated_cases import NAME, generated
+from ml_assets_tests.generated_cases import NAME, generated, lenient
 
 LAST = "2024-02-15"
 
@@ -22,10 +21,7 @@ def test_a_day_without_labels_is_scored_on_its_day(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(f"ML_ASSETS_{NAME.upper()}_FILES", str(tmp_path / "files.toml"))
     with generated(tmp_path / "orders.csv") as (declared, _):
         case = declared.configure(declared, dict(os.environ)) if declared.configure else declared
-        # What is tested is not whether so few rows make a good model.
-        lenient = replace(case.gate, floors={}, baseline_margin=1.0, slices=(), max_row_milliseconds=1000)
-        search = replace(case.training.search, trials=2) if case.training.search else None
-        case = replace(case, gate=lenient, training=replace(case.training, search=search))
+        case = lenient(case)
         with dg.DagsterInstance.ephemeral() as instance:
             store = Store(root=str(tmp_path / "root"))
             runner = Runner(case=case, store=store, instance=instance, heard=lambda _record: None)

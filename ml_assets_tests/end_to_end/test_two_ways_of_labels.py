@@ -1,14 +1,13 @@
 """Labels that come 1 to 20 days late give the same, to the last bit, in a column that fills up and in a table of their own."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ml_assets.use_case import day_range
-from ml_assets_tests.end_to_end import late_labels
-from ml_assets_tests.end_to_end.late_labels import SETTING, START, live, opened, orders, settings_of
+from ml_assets_tests.end_to_end.labels_of_a_shop import SAMPLE_DAYS, SETTING, START, live, opened, orders, settings_of
+from ml_assets_tests.generated_cases import lenient
 
 DAYS = day_range(START, "2023-02-08")
 NIGHTS = [DAYS[:-3], *([day] for day in DAYS[-3:])]
@@ -16,11 +15,9 @@ NIGHTS = [DAYS[:-3], *([day] for day in DAYS[-3:])]
 
 
 def test_both_ways_give_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = orders(late_labels.SAMPLE_DAYS, 40)
-    with opened(rows) as case:
-        search = replace(case.training.search, trials=2) if case.training.search else None
-        lenient = replace(case.gate, floors={}, baseline_margin=1.0, slices=(), max_row_milliseconds=1000)
-        case = replace(case, gate=lenient, training=replace(case.training, search=search))
+    rows = orders(SAMPLE_DAYS, 40)
+    with opened(rows) as declared:
+        case = lenient(declared)
         known = rows[rows["day"] <= DAYS[-1]]
         column, table = (live(case, known, NIGHTS, own_table=own_table, told=print) for own_table in (False, True))
     assert column == table
@@ -35,7 +32,7 @@ def test_a_table_of_labels_that_does_not_say_whose_they_are_is_refused(tmp_path:
     file = settings_of(tmp_path, DAYS[-1], own_table=True)
     events, truth = file.read_text().split("[ground_truth]")
     whose = 'customer_id = "customer_id", '
-    with opened(orders(late_labels.SAMPLE_DAYS, 20)) as case:
+    with opened(orders(SAMPLE_DAYS, 20)) as case:
         truth_of = case.table("ground_truth").source
         for said in (whose, 'customer_id = "", '):
             file.write_text(events + "[ground_truth]" + truth.replace(whose, said))

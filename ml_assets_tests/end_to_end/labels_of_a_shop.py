@@ -137,12 +137,12 @@ def require_a_good_night(runner: Runner, rows: pd.DataFrame, days: Sequence[Day]
         AssertionError: a day was not scored on its day, or a label counts before it arrived, or is not there although it did.
     """
     tables, models = runner.store.tables(runner.case), runner.store.models
-    features, scores = tables.ledger("features"), tables.ledger("scores")
+    features, scores = ({day: each.rows for day, each in tables.ledger(name).items()} for name in ("features", "scores"))
     for day in days:
         count = int((rows["day"] == day).sum())
-        assert [each.rows for each in [features.get(day)] if each] == [count], f"{day}: not every order has features on its day"
+        assert features.get(day) == count, f"{day}: not every order has features on its day"
         if models.in_force_on(runner.case.name, [day]):
-            assert [each.rows for each in [scores.get(day)] if each] == [count], f"{day}: not every order is scored on its day"
+            assert scores.get(day) == count, f"{day}: not every order is scored on its day"
     known = tables.read("labels", columns=["event_id", "day"])
     arrived = known["event_id"].astype(int).map(rows.set_index("order_id")["labelled"])
     assert bool((known["day"] >= arrived).all()), f"{days[-1]}: a label counts before it arrived"
