@@ -202,7 +202,7 @@ class Landing:
         table = self.table()
         if table is None or not days:
             return _SCHEMA.empty_table()
-        found = table.to_pyarrow_table(filters=[("day", "in", list(days))])
+        found = table.to_pyarrow_dataset(file_pruning_predicate=[("day", "in", list(days))]).to_table()
         return found.sort_by([("day", "ascending"), ("source_file", "ascending"), ("source_row", "ascending")])
 
     def table(self) -> DeltaTable | None:
@@ -244,7 +244,8 @@ class Landing:
         if not any(keys):
             return rows
         days = pc.unique(rows["day"]).to_pylist()
-        known = set(table.to_pyarrow_table(columns=["key"], filters=[("day", "in", days)])["key"].to_pylist()) - {None}
+        files = table.to_pyarrow_dataset(file_pruning_predicate=[("day", "in", days)])
+        known = set(files.to_table(columns=["key"])["key"].to_pylist()) - {None}
         new = [key is None or not (key in known or known.add(key)) for key in keys]  # type: ignore[func-returns-value]
         return rows.filter(pa.array(new))
 

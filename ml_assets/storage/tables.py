@@ -9,13 +9,15 @@ its rows are, a day without rows can be published too, and a reader needs nothin
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as pds
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
@@ -177,12 +179,16 @@ class Tables:
         wanted = None if days is None else sorted(days)
         stored = {name_of(name): name for name in _names(table)}
         conditions = [(stored.get(column, column), relation, value) for column, relation, value in where]
-        filters = [*conditions, *([] if wanted is None else [("day", "in", wanted or ["none"])])]
         chosen = (
             None if columns is None else [*dict.fromkeys((*(stored.get(column, column) for column in columns), "day", _POSITION))]
         )
+        needed = {"day", *(column for column, _, _ in conditions)}
         with self.root.plain_errors():
-            arrow = _in_order(table.to_pyarrow_table(filters=filters or None, columns=chosen))
+            arrow = _in_order(
+                dataset_of(table, wanted, bounded=needed).to_table(
+                    columns=chosen, filter=pq.filters_to_expression(conditions) if conditions else None
+                )
+            )
         arrow = arrow.drop_columns(_POSITION).rename_columns(list(map(name_of, arrow.drop_columns(_POSITION).column_names)))
         kept = [column for column in arrow.column_names if columns is None or column in columns]
         frame: pd.DataFrame = arrow.select(kept).to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
@@ -265,6 +271,21 @@ def _marked(name: str) -> str:
     return (
         f"{name.replace('%', '%25').replace(chr(0), '%00')}#{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
     )
+
+
+def dataset_of(table: DeltaTable, days: Sequence[Day] | None = None, *, bounded: Set[str] = frozenset({"day"})) -> pds.Dataset:
+    """The rows of these days of a table that is partitioned by day; all days when None.
+
+    The files of other days are left out by the log. As for those that stay, deltalake states the least and the greatest value of every
+    column of each in an expression, which takes longer than to read them: of a year of 30 columns three milliseconds a day.
+
+    Args:
+        bounded: the columns of which that is of use.
+    """
+    schema = pa.schema(table.schema().to_arrow())
+    few = pa.schema([field for field in schema if field.name in bounded])
+    predicate = None if days is None else [("day", "in", list(days) or ["none"])]
+    return table.to_pyarrow_dataset(file_pruning_predicate=predicate, schema=few).replace_schema(schema)
 
 
 def _names(table: DeltaTable) -> list[str]:
