@@ -11,7 +11,8 @@ Which days, by which column, and where to, says Dagster (`orchestration.extracts
 same name: who reads sees a day as it was or as it is, and one that is extracted again replaces itself. Each day that was written is
 reported with the number of its rows.
 
-A row whose time says no day is written with those of the first day of the case, where cleaning quarantines it.
+A row whose time says no day, or one out of the bounds that the case has for its times, is written with those of the first day of the case,
+where cleaning quarantines it.
 """
 
 from __future__ import annotations  # a Python shell job of Glue has Python 3.9
@@ -20,7 +21,9 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from io import BytesIO
 from tempfile import TemporaryFile
@@ -50,6 +53,52 @@ _OFFSET = r"[T ].*(?:[Zz]|[+-]\d\d(?::?\d\d)?)$"
 
 class ExtractError(Exception):
     """What went wrong, in words that tell no secret."""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Which day a time is of, as the case has it."""
+
+    timezone: str
+    """That of a time without an offset."""
+    first_day: str
+    """Gets the rows that are of no day from `earliest` to `latest`."""
+    earliest: str
+    latest: str
+
+    def days(self, times: pa.ChunkedArray) -> pd.Series:
+        """The day with which each row is written."""
+        return self.known_days(times).fillna(self.first_day)
+
+    def known_days(self, times: pa.ChunkedArray) -> pd.Series:
+        """The day of each time; None where it says none, or one out of bounds."""
+        found = times.to_pandas().astype(object)
+        days = pd.Series(None, index=found.index, dtype=object)
+        texts = found.map(lambda value: isinstance(value, str)).astype(bool)
+        others = ~texts & found.notna()
+        texts &= found.where(texts, "").str.match(_DAY)
+        days[texts] = found[texts].str[:10]
+        offset = texts & found.where(texts, "").str.contains(_OFFSET, regex=True)
+        if offset.any():
+            instants = pd.to_datetime(found[offset], utc=True, format="ISO8601", errors="coerce").dt.tz_convert(self.timezone)
+            days[offset] = instants.dt.strftime("%Y-%m-%d").fillna(days[offset])  # what is too far away for pandas is out of bounds
+        days[others] = found[others].map(self._day)
+        bad = [day for day in days.dropna().unique() if not (self.earliest <= day <= self.latest and _is_date(day))]
+        return days.where(~days.isin(bad), None)
+
+    def _day(self, value: Any) -> str:
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            with suppress(OverflowError):  # in the year 9999
+                value = value.astimezone(ZoneInfo(self.timezone))
+        return str(value.isoformat()[:10])
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -86,14 +135,16 @@ def extract(pipes: PipesContext, asked: argparse.Namespace, s3: Any, secrets: li
     Args:
         secrets: gets what must not be told.
     """
-    days, to, time, timezone, first = (pipes.get_extra(name) for name in ("days", "to", "time", "timezone", "first_day"))
+    days, to, time = (pipes.get_extra(name) for name in ("days", "to", "time"))
+    calendar = Calendar(*(pipes.get_extra(name) for name in ("timezone", "first_day", "earliest", "latest")))
     if asked.source.startswith("s3://"):
-        found = _of_files(asked.source, s3, days, time, timezone, first)
+        found = _of_files(asked.source, s3, days, time, calendar)
     else:
-        found = _of_database(_address(asked, secrets), asked.rows, days, time, timezone, first)
+        found = _of_database(_address(asked, secrets), asked.rows, days, time, calendar)
     for day, rows in found:
-        if day == first and (timeless := int(_days(rows[time], timezone).isna().sum())):
-            pipes.log.warning(f"{timeless} rows have no {time} such as 2018-04-01: they are with those of {day}, to be quarantined")
+        if day == calendar.first_day and (strays := int(calendar.known_days(rows[time]).isna().sum())):
+            between = f"from {calendar.earliest} to {calendar.latest}, written as 2018-04-01"
+            pipes.log.warning(f"{strays} rows have no {time} {between}: they are with those of {day}, to be quarantined")
         address = to.replace("{day}", day)
         version = _write(s3, address, rows)
         pipes.log.info(f"{day}: {rows.num_rows} rows of {asked.rows or asked.source} are in {address}")
@@ -133,44 +184,80 @@ def _address(asked: argparse.Namespace, secrets: list[str]) -> sa.URL:
     return url.set(username=found.get("username", url.username), password=password)
 
 
-def _of_database(
-    url: sa.URL, rows: str, days: Sequence[str], time: str, timezone: str, first: str
-) -> Iterator[tuple[str, pa.Table]]:
+def _of_database(url: sa.URL, rows: str, days: Sequence[str], time: str, calendar: Calendar) -> Iterator[tuple[str, pa.Table]]:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     name = ".".join(engine.dialect.identifier_preparer.quote(part) for part in rows.split("."))
     query = re.match(r"\s*(select|with)\b", rows, re.IGNORECASE)
     table: Any = sa.text((f"({rows}) AS extracted" if query else name).replace(":", "\\:"))  # which else begins a parameter
     column: Any = sa.column(time)
     with engine.connect() as connection:
-        example = connection.execute(sa.select(column).select_from(table).where(column.is_not(None)).limit(1)).scalar()
-        none = sa.or_(column.is_(None), column.not_like("____-__-__%")) if isinstance(example, str) else column.is_(None)
-        for day in days:
-            begin, end = _bounds(day, example, timezone)
-            within = sa.and_(column >= begin, column < end) if example is not None else sa.false()
-            within = sa.or_(within, none) if day == first else within
-            answer = connection.execute(sa.select(sa.text("*")).select_from(table).where(within))
+
+        def read(where: Any, *columns: Any) -> pa.Table:
+            answer = connection.execute(sa.select(*columns or [sa.text("*")]).select_from(table).where(where))
             names = list(answer.keys())
-            columns = list(zip(*answer.fetchall())) or [()] * len(names)  # noqa: B905  # `strict` came with Python 3.10
-            found = pa.table([_array(values) for values in columns], names)
-            on_day = _days(found[time], timezone).fillna(first) == day
-            yield day, _ordered(found.filter(pa.array(on_day, pa.bool_())), time)
+            values = list(zip(*answer.fetchall())) or [()] * len(names)  # noqa: B905  # `strict` came with Python 3.10
+            return pa.table([_array(each) for each in values], names)
+
+        example = connection.execute(sa.select(column).select_from(table).where(_is_time(column, engine)).limit(1)).scalar()
+        others: list[Any] = [sa.column(each) for each in read(sa.false()).column_names if each != time]
+        for day in days:
+            of_day = _within(column, example, day, day, calendar.timezone)
+            found = [read(of_day)]
+            if day == calendar.first_day:
+                if isinstance(example, str):
+                    begins = (sa.func.substr if engine.dialect.name == "oracle" else sa.func.substring)(column, 1, 10)
+                    strays = _among(begins, connection.execute(sa.select(begins).select_from(table).distinct()).scalars(), calendar)
+                else:
+                    strays = [sa.not_(_within(column, example, calendar.earliest, calendar.latest, calendar.timezone))]
+                strays = [column.is_(None), *(sa.and_(column.is_not(None), sa.not_(of_day), each) for each in strays)]
+                # As text, since Python has no time for some, such as infinity.
+                found += [read(each, sa.cast(column, sa.String).label(time), *others) for each in strays]
+            united = _united(found, time)
+            yield day, _ordered(united.filter(pa.array(calendar.days(united[time]) == day, pa.bool_())), time)
 
 
-def _bounds(day: str, example: object, timezone: str) -> tuple[object, object]:
-    """Between which values of a column the times of a day lie, as the database compares them; a text may be of a day beside it."""
-    first = date.fromisoformat(day)
-    last = first + timedelta(days=1)
+def _among(begins: Any, there: Iterable[str], calendar: Calendar) -> list[Any]:
+    """Conditions that find the texts, by how they begin, that may be of no day in bounds: an offset moves one by a day."""
+    first, last = (date.fromisoformat(day) for day in (calendar.earliest, calendar.latest))
+    inner = (first + timedelta(days=1)).isoformat(), (last - timedelta(days=1)).isoformat()
+    strays = sorted(text for text in there if text is not None and not (inner[0] <= text <= inner[1] and _is_date(text)))
+    return [begins.in_(strays[place : place + 500]) for place in range(0, len(strays), 500)]
+
+
+def _is_time(column: Any, engine: sa.Engine) -> Any:
+    """That a value shows of which kind the times of a column are."""
+    there = column.is_not(None)
+    if engine.dialect.name != "postgresql":
+        return there
+    return sa.and_(there, sa.cast(column, sa.String).not_in(["infinity", "-infinity"]))
+
+
+def _united(tables: Sequence[pa.Table], time: str) -> pa.Table:
+    """With times as text where rows of no day are among them."""
+    days, *strays = [table for table in tables if table.num_rows] or tables[:1]
+    if not strays:
+        return days
+    place = days.column_names.index(time)
+    days = days.set_column(place, time, _array([None if each is None else str(each) for each in days[time].to_pylist()]))
+    return pa.concat_tables([days, *(table.select(days.column_names) for table in strays)], promote_options="permissive")
+
+
+def _within(column: Any, example: object, first: str, last: str, timezone: str) -> Any:
+    """That a time lies in some days, as the database compares them; a text may be of a day beside it."""
+    begin, end = date.fromisoformat(first), date.fromisoformat(last) + timedelta(days=1)
+    if example is None:
+        return sa.false()  # there is none, or nothing but infinity
     if isinstance(example, str):
-        return (first - timedelta(days=1)).isoformat(), (last + timedelta(days=1)).isoformat()
-    if example is not None and not isinstance(example, date):
+        return sa.and_(column >= (begin - timedelta(days=1)).isoformat(), column < (end + timedelta(days=1)).isoformat())
+    if not isinstance(example, date):
         raise ExtractError(
             f"the time is of type {type(example).__name__}, expected a time, a date or text: convert it in the query"
         )
     if not isinstance(example, datetime):
-        return first, last
+        return sa.and_(column >= begin, column < end)
     zone = None if example.tzinfo is None else ZoneInfo(timezone)
-    begin, end = (datetime(each.year, each.month, each.day, tzinfo=zone) for each in (first, last))
-    return begin, end
+    start, stop = (datetime(each.year, each.month, each.day, tzinfo=zone) for each in (begin, end))
+    return sa.and_(column >= start, column < stop)
 
 
 def _array(values: Sequence[object]) -> pa.Array:
@@ -183,7 +270,7 @@ def _array(values: Sequence[object]) -> pa.Array:
 # Files ------------------------------------------------------------------------------------------------------------------------
 
 
-def _of_files(source: str, s3: Any, days: Sequence[str], time: str, timezone: str, first: str) -> Iterator[tuple[str, pa.Table]]:
+def _of_files(source: str, s3: Any, days: Sequence[str], time: str, calendar: Calendar) -> Iterator[tuple[str, pa.Table]]:
     """Each file is read once; in memory are the rows of the days that are asked for."""
     bucket, _, prefix = source[len("s3://") :].partition("/")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -195,7 +282,7 @@ def _of_files(source: str, s3: Any, days: Sequence[str], time: str, timezone: st
         rows = _rows_of(key, s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         if time not in rows.column_names:
             raise ExtractError(f"s3://{bucket}/{key} has no column {time}; it has {', '.join(rows.column_names)}")
-        of_row = _days(rows[time], timezone).fillna(first)
+        of_row = calendar.days(rows[time])
         for day in set(of_row.unique()) & set(days):
             found[day].append(rows.filter(pa.array(of_row == day)))
     columns = rows.schema.empty_table()
@@ -215,27 +302,6 @@ def _rows_of(key: str, content: bytes) -> pa.Table:
 
 
 # A day ------------------------------------------------------------------------------------------------------------------------
-
-
-def _days(times: pa.ChunkedArray, timezone: str) -> pd.Series:
-    """The day of each time; one without an offset is clock time in `timezone`."""
-    found = times.to_pandas().astype(object)
-    days = pd.Series(None, index=found.index, dtype=object)
-    texts = found.map(lambda value: isinstance(value, str))
-    others = ~texts & found.notna()
-    texts &= found.where(texts, "").str.match(_DAY)
-    offset = texts & found.where(texts, "").str.contains(_OFFSET, regex=True)
-    days[texts & ~offset] = found[texts & ~offset].str[:10]
-    if offset.any():
-        days[offset] = pd.to_datetime(found[offset], utc=True, format="ISO8601").dt.tz_convert(timezone).dt.strftime("%Y-%m-%d")
-    days[others] = found[others].map(lambda value: _day(value, timezone))
-    return days
-
-
-def _day(value: Any, timezone: str) -> str:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(ZoneInfo(timezone))
-    return str(value.strftime("%Y-%m-%d"))
 
 
 def _ordered(rows: pa.Table, time: str) -> pa.Table:

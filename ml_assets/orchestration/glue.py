@@ -52,7 +52,8 @@ def _start(extract: Extract) -> Any:
 
 def _extras(days: Days, extract: Extract) -> dict[str, Any]:
     told = {name: getattr(extract, name) for name in ("table", "to", "time", "timezone")}
-    return {**told, "days": days.ready, "first_day": days.case.start}
+    earliest, latest = extract.bounds()
+    return {**told, "days": days.ready, "first_day": days.case.start, "earliest": earliest, "latest": latest}
 
 
 def _between(extract: Extract, run: str) -> tuple[str, str]:

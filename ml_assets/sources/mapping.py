@@ -79,6 +79,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -490,7 +491,7 @@ def source_of(
         where=(declared.flag, declared.flag_is) if declared.flag else None,
         present=columns[present] if present is not None else None,
         may_lack=tuple(may_lack),
-        bounds=Bounds(start=mapping.start, end=mapping.end, earliest=mapping.earliest, latest=mapping.latest, now=now),
+        bounds=_bounds(mapping, now),
         dates=declared.dates or files_of.dates,
         dialect=(declared.dialect or files_of.dialect or DialectMapping()).of(where),
         limits=(declared.limits or files_of.limits or LimitsMapping()).of(where),
@@ -550,8 +551,13 @@ def _extract(mapping: FileMapping, name: str, day_column: str) -> Extract:
         to=f"{mapping.folder.rstrip('/')}/{table.files}".replace("*", "part"),
         time=table.columns[day_column],
         timezone=mapping.timezone,
+        bounds=partial(_bounds(mapping).days, mapping.timezone),
         readers={name: 0} | {other: math.ceil(each.delay_days) + changed_clock for other, each in others.items()},
     )
+
+
+def _bounds(mapping: FileMapping, now: Callable[[], datetime] = real_time) -> Bounds:
+    return Bounds(start=mapping.start, end=mapping.end, earliest=mapping.earliest, latest=mapping.latest, now=now)
 
 
 def _glue_of(mapping: FileMapping, name: str) -> GlueMapping | None:

@@ -17,6 +17,8 @@ import sqlalchemy as sa
 
 from ml_assets.jobs import glue_extract
 from ml_assets.jobs.glue_extract import ExtractError
+from ml_assets.sources.bounds import Bounds
+from ml_assets.sources.mapped import MappedFiles
 from ml_assets_tests.glue import BUCKET, Aws, running_aws
 from ml_assets_tests.postgres import running_postgres
 
@@ -33,6 +35,8 @@ class Asked:
     to: str = f"s3://{BUCKET}/out/{{day}}.parquet"
     time: str = "at"
     first_day: str = DAYS[0]
+    earliest: str = "2008-04-01"
+    latest: str = "2018-12-31"
     told: list[dict[str, Any]] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipes"))
 
@@ -49,9 +53,9 @@ def aws() -> Iterator[Aws]:
         yield running
 
 
-def ids(aws: Aws, source: str, rows: str = "payments", timezone: str = "UTC") -> dict[str, list[str]]:
+def ids(aws: Aws, source: str, rows: str = "payments", timezone: str = "UTC", **given: Any) -> dict[str, list[str]]:
     """The payments of each day that the script wrote and reported."""
-    asked = Asked(days=DAYS, timezone=timezone)
+    asked = Asked(days=DAYS, timezone=timezone, **given)
     glue_extract.extract(asked, argparse.Namespace(source=source, rows=rows, secret=""), aws.client("s3"), [])  # type: ignore[arg-type]
     objects = aws.objects()
     found = {day: pd.read_parquet(io.BytesIO(objects[f"out/{day}.parquet"])) for day in DAYS}
@@ -113,15 +117,88 @@ def test_a_table_without_rows_gives_days_without_rows(aws: Aws, tmp_path: Path) 
     assert ids(aws, database(tmp_path, [])) == {DAYS[0]: [], DAYS[1]: []}
 
 
-@pytest.mark.parametrize("time", [None, "01/04/2018", "", "soon"])
+@pytest.mark.parametrize(
+    "time",
+    [
+        *[
+            None,
+            "01/04/2018",
+            "",
+            "soon",
+            "2018-02-30T10:00:00Z",
+            "2018-13-01 10:00:00+02:00",
+            "1970-01-01",
+            "2008-03-31T23:59:59Z",
+        ],
+        *["2019-01-01T00:00:00Z", "2099-12-31", "9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00Z"],
+    ],
+)
 def test_a_row_of_no_day_is_delivered_with_the_first_and_takes_no_other_with_it(
     aws: Aws, tmp_path: Path, caplog: pytest.LogCaptureFixture, time: str | None
 ) -> None:
     assert ids(aws, database(tmp_path, [f"{DAYS[0]}T00:00:00Z", time, f"{DAYS[1]}T00:00:00Z"])) == {
-        DAYS[0]: ["p0", "p1"] if time in (None, "soon") else ["p1", "p0"],
+        DAYS[0]: ["p0", "p1"] if time is None or time > DAYS[0] else ["p1", "p0"],
         DAYS[1]: ["p2"],
     }
-    assert f"1 rows have no at such as 2018-04-01: they are with those of {DAYS[0]}" in caplog.text
+    told = f"1 rows have no at from 2008-04-01 to 2018-12-31, written as 2018-04-01: they are with those of {DAYS[0]}, to be quarantined"
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMPTZ", "TIMESTAMP", "DATE"])
+def test_a_time_of_a_database_out_of_bounds_is_delivered_with_the_first_day_as_the_database_writes_it(
+    aws: Aws, tmp_path: Path, kind: str
+) -> None:
+    times = [
+        "2018-04-01",
+        "2018-04-02",
+        "1970-01-01",
+        "2008-04-01",
+        "2018-12-31",
+        "2019-01-02",
+        "infinity",
+        "-infinity",
+        "9999-12-31",
+    ]
+    with running_postgres() as postgres:
+        engine = sa.create_engine(postgres.url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE TABLE payments (id TEXT, at {kind}, amount NUMERIC)")
+            for number, time in enumerate(times):
+                connection.exec_driver_sql(f"INSERT INTO payments VALUES ('{time}', '{time}', {number}.25)")
+            connection.exec_driver_sql("INSERT INTO payments VALUES ('none', NULL, 1)")
+        found = ids(aws, postgres.url)
+        assert sorted(found[DAYS[0]]) == sorted(
+            ["2018-04-01", "1970-01-01", "2019-01-02", "infinity", "-infinity", "9999-12-31", "none"]
+        )
+        assert found[DAYS[1]] == ["2018-04-02"]
+        (tmp_path / f"{DAYS[0]}.parquet").write_bytes(aws.objects()[f"out/{DAYS[0]}.parquet"])
+        rows = pd.read_parquet(tmp_path / f"{DAYS[0]}.parquet").set_index("id")
+        assert rows["at"].to_dict()["infinity"] == "infinity"
+        assert rows["at"].to_dict()["2018-04-01"][:10] == "2018-04-01"
+        assert rows["amount"].astype(float).to_dict()["9999-12-31"] == 8.25
+        columns = {"id": "id", "at": "at", "amount": "amount"}
+        bounds = Bounds(start=DAYS[0], earliest="2008-04-01", latest="2018-12-31")
+        batch = MappedFiles(
+            folder=tmp_path, pattern="{day}.parquet", columns=columns, day_column="at", timezone="UTC", bounds=bounds
+        ).read(DAYS[:1])
+        assert not batch.problems
+        assert sorted(batch.rows["id"]) == sorted(found[DAYS[0]]), "for cleaning to quarantine"
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM payments WHERE id NOT IN ('infinity', 'none')")
+        assert ids(aws, postgres.url) == {DAYS[0]: ["infinity", "none"], DAYS[1]: []}
+
+
+def test_a_row_at_the_edge_of_the_bounds_is_written_once(aws: Aws, tmp_path: Path) -> None:
+    times = [f"{DAYS[0]}T00:00:00Z", f"{DAYS[0]}T01:00:00+02:00", "2018-03-31T23:30:00-01:00", "2018-03-31", f"{DAYS[1]}T10:00:00Z"]
+    found = ids(aws, database(tmp_path, times), earliest=DAYS[0])
+    assert (sorted(found[DAYS[0]]), found[DAYS[1]]) == (["p0", "p1", "p2", "p3"], ["p4"])
+
+
+def test_one_text_that_pandas_cannot_read_takes_no_other_with_it(aws: Aws) -> None:
+    lines = ["1,2018-04-01T25:61:00+00:00", "2,2018-04-02T10:00:00+00:00", "3,2500-01-01T10:00:00+00:00", "4,2018-04-01T10:00:00Z"]
+    aws.client("s3").put_object(Bucket=BUCKET, Key="odd/1.csv", Body="\n".join(["id,at", *lines, ""]).encode())
+    found = ids(aws, f"s3://{BUCKET}/odd/")
+    assert {day: sorted(each) for day, each in found.items()} == {DAYS[0]: ["1", "3", "4"], DAYS[1]: ["2"]}
 
 
 def test_rows_without_any_time_are_delivered_with_the_first_day(aws: Aws, tmp_path: Path) -> None:
