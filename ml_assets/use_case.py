@@ -155,7 +155,7 @@ class Intake:
 
 
 MAX_REJECTED_SHARE = 0.05
-"""Of the rows of a day, unless a table says otherwise: with more, the day is not published."""
+"""Of the rows of a day, unless a table says otherwise: with more, the day is not published; but one row of several may always be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

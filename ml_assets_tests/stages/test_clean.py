@@ -351,6 +351,24 @@ def test_too_many_rejected_rows_fail_the_day() -> None:
     assert (warning.severity, len(warning.examples)) == (Severity.WARN, 5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "share", "stopped"),
+    [
+        (["1"] * 3 + ["x"], 0.05, False),
+        (["1", "x"], 0.05, False),
+        (["x"], 0.05, True),
+        (["1", "x"], 0.0, True),
+        (["1"] * 9 + ["x"] * 2, 0.05, True),
+    ],
+)
+def test_one_rejected_row_of_several_stops_no_small_day(rows: list[str], share: float, stopped: bool) -> None:
+    delivered = raw(n=rows)
+    declared = table(number(), max_rejected_share=share)
+    findings = failed(clean(delivered, declared), delivered, declared)
+    assert [each.severity for each in findings] == [*([Severity.ERROR] if stopped else []), Severity.WARN]
+    assert all(each.examples for each in findings), "each names the row"
+
+
 def test_a_lost_row_fails_the_day() -> None:
     delivered = raw(n=["1", "2"])
     cleaned = clean(delivered, table(number()))
