@@ -201,6 +201,8 @@ class MappedFiles:
         delivered, found, content = self._delivered, file.found, file.content
         day = None if content.parts is not None else days[0]
         with _opened(self._folder, found.name, self.dialect, self.limits) as opened:
+            if not opened.columns and not any(opened.sizes):  # no line of JSON has no columns
+                return []
             if day and (lacking := delivered.lacking(opened.columns)):
                 raise ValueError(lacking)
             parts = range(len(opened.sizes)) if day else file.parts_of(days)
@@ -291,7 +293,7 @@ def _content(folder: Folder, found: Found, reading: _Reading) -> Content:
     timeless = False
     with _opened(folder, found.name, reading.time.dialect, reading.limits) as opened:
         time = reading.time
-        if time.column not in opened.columns and (opened.columns or any(opened.sizes)):  # no line of JSON has no columns
+        if time.column not in opened.columns and (opened.columns or any(opened.sizes)):
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
         needed = reading.needed(opened.columns)
         for part in range(len(opened.sizes)):

@@ -622,6 +622,19 @@ def test_a_problem_takes_back_the_rows_of_its_day_from_other_files(source: Mappe
     assert set(batch.rows["day"]) == set(batch.counted) == {"2018-04-30"}
 
 
+@pytest.mark.parametrize("pattern", ["{day}.jsonl", "*.jsonl"])
+def test_a_day_without_a_line_of_json_is_a_day_without_rows(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "2018-04-01.jsonl").write_text("")
+    (tmp_path / "2018-04-02.jsonl").write_text('{"at": "2018-04-02T10:00:00Z", "id": "1"}\n')
+    source = csv_source(tmp_path, pattern=pattern, columns={"at": "at", "id": "id"})
+    batch = source.read(["2018-04-02"] if pattern == "*.jsonl" else ["2018-04-01", "2018-04-02"])
+    assert not batch.problems
+    assert batch.rows[["day", "id"]].to_numpy().tolist() == [["2018-04-02", "1"]]
+    if pattern == "{day}.jsonl":
+        assert batch.counted["2018-04-01"] == 0
+        assert "2018-04-01" in batch.versions
+
+
 def test_a_file_that_changes_while_it_is_read_is_a_problem(source: MappedFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     source.versions(SPRING)
     path = source.folder / "pay" / "2018-05.parquet"
