@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from types import MappingProxyType
 
 import numpy as np
@@ -88,7 +89,13 @@ class Report:
     @staticmethod
     def from_json(text: str) -> "Report":
         """Inverse of `to_json`; raises `pydantic.ValidationError` for anything else."""
-        return TypeAdapter(Report).validate_json(text)
+        return _reports().validate_json(text)
+
+
+@cache
+def _reports() -> TypeAdapter[Report]:
+    """Made once: it takes longer than to read a report, and an overview reads all of a case."""
+    return TypeAdapter(Report)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

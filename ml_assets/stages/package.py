@@ -62,7 +62,7 @@ def candidate_in(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Can
                 kept_negatives=recipe.get("kept_negatives", 1.0),  # packages of before have none
             ),
             inverse_penalty=recipe["inverse_penalty"],
-            trials=tuple(TypeAdapter(Trial).validate_python(trial) for trial in manifest["trials"]),
+            trials=TypeAdapter(tuple[Trial, ...]).validate_python(manifest["trials"]),
         ),
         served=model_in(files, SERVED) if served_by(files) == SERVED else None,
         screening=screening_from_json(json.loads(files[SCREENING])) if SCREENING in files else None,
