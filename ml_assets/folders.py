@@ -29,6 +29,7 @@ from obstore.store import GCSStore, ObjectStore, S3Store
 if TYPE_CHECKING:
     from obstore import PutMode
     from obstore.store import ClientConfig, GCSConfig, RetryConfig
+    from pyarrow.fs import FileSystem
 
 Stamp = tuple[int, object, *tuple[object, ...]]
 """The size of a file and what else changes with its content."""
@@ -115,6 +116,13 @@ class Folder(Protocol):
     def delta(self, name: str) -> dict[str, Any]:
         """Where a Delta table is, as arguments of `deltalake.DeltaTable`."""
 
+    def arrow(self, name: str) -> "FileSystem | None":
+        """What reads the files of a Delta table for Arrow; None: what deltalake has for it.
+
+        That is in Python, and its files are closed by threads of Arrow, some of them after a read has returned: a process that ends then is
+        aborted ("terminate called without an active exception", delta-io/delta-rs#2184), 2 of 40 times where nothing follows a read.
+        """
+
     def plain_errors(self) -> AbstractContextManager[None]:
         """What a store says when it refuses, in one line: a `BucketError`. For what reads it by other means."""
 
@@ -196,6 +204,12 @@ class LocalFolder:
     def delta(self, name: str) -> dict[str, Any]:
         """See `Folder`."""
         return {"table_uri": str(self.path / name)}
+
+    def arrow(self, name: str) -> "FileSystem | None":
+        """See `Folder`."""
+        from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+        return SubTreeFileSystem(str((self.path / name).absolute()), LocalFileSystem())
 
     def plain_errors(self) -> AbstractContextManager[None]:
         """See `Folder`: those of a file system are plain."""
@@ -292,6 +306,10 @@ class Bucket:
     def delta(self, name: str) -> dict[str, Any]:
         """See `Folder`."""
         return {"table_uri": self.place(name), "storage_options": self.options()}
+
+    def arrow(self, name: str) -> "FileSystem | None":  # noqa: ARG002  # of a `Folder`
+        """See `Folder`."""
+        return None
 
     def _get(self, name: str) -> tuple[bytes | None, "PutMode"]:
         """The content, and what tells the store to replace exactly that."""

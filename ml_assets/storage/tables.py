@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from ml_assets.folders import Folder
 from ml_assets.use_case import Day
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 _ENTRIES = "ml_assets.days"
 _POSITION = (
@@ -185,7 +188,7 @@ class Tables:
         needed = {"day", *(column for column, _, _ in conditions)}
         with self.root.plain_errors():
             arrow = _in_order(
-                dataset_of(table, wanted, bounded=needed).to_table(
+                _files(table, self.root.arrow(self._name(name)), wanted, bounded=needed).to_table(
                     columns=chosen, filter=pq.filters_to_expression(conditions) if conditions else None
                 )
             )
@@ -273,8 +276,8 @@ def _marked(name: str) -> str:
     )
 
 
-def dataset_of(table: DeltaTable, days: Sequence[Day] | None = None, *, bounded: Set[str] = frozenset({"day"})) -> pds.Dataset:
-    """The rows of these days of a table that is partitioned by day; all days when None.
+def _files(table: DeltaTable, filesystem: "FileSystem | None", days: Sequence[Day] | None, *, bounded: Set[str]) -> pds.Dataset:
+    """The files of these days; of all days when None.
 
     The files of other days are left out by the log. As for those that stay, deltalake states the least and the greatest value of every
     column of each in an expression, which takes longer than to read them: of a year of 30 columns three milliseconds a day.
@@ -285,7 +288,7 @@ def dataset_of(table: DeltaTable, days: Sequence[Day] | None = None, *, bounded:
     schema = pa.schema(table.schema().to_arrow())
     few = pa.schema([field for field in schema if field.name in bounded])
     predicate = None if days is None else [("day", "in", list(days) or ["none"])]
-    return table.to_pyarrow_dataset(file_pruning_predicate=predicate, schema=few).replace_schema(schema)
+    return table.to_pyarrow_dataset(file_pruning_predicate=predicate, filesystem=filesystem, schema=few).replace_schema(schema)
 
 
 def _names(table: DeltaTable) -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
+from deltalake.fs import DeltaStorageHandler
 
 from ml_assets.folders import LocalFolder
 from ml_assets.storage import tables as module
@@ -256,6 +257,40 @@ def test_only_what_is_asked_for_is_read(tables: Tables) -> None:
     positive = tables.read("events", [B], columns=["amount"], where=[("count", ">", 0), ("kind", "=", "a")])
     wanted = rows[(rows["day"] == B) & (rows["count"] > 0) & (rows["kind"] == "a")]
     assert_same(positive, wanted[["amount"]])
+
+
+def test_other_days_files_are_not_even_looked_at(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year of 30 columns took a second for each read of a day: of every file every column's bounds were stated."""
+    for day in (A, B, C):
+        publish(tables, rows_of(day), day)
+    made = list[tuple[str, list[str]]]()
+    whole = DeltaTable.to_pyarrow_dataset
+
+    def watched(table: DeltaTable, **given: Any) -> Any:
+        files = whole(table, **given)
+        made.extend((file, given["schema"].names) for file in files.files)
+        return files
+
+    monkeypatch.setattr(DeltaTable, "to_pyarrow_dataset", watched)
+    rows = tables.read("events", [B])
+    assert rows.equals(rows_of(B)[list(rows)])
+    [(file, bounded)] = made
+    assert f"day={B}" in file
+    assert bounded == ["day"]
+
+
+@pytest.mark.parametrize("folder", ["plain", "with a space", "100% ü"])
+def test_no_thread_of_arrow_needs_python_to_read_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """One that does when the process ends aborts it, after all is done (delta-io/delta-rs#2184)."""
+    tables = Tables(root=LocalFolder(tmp_path / folder), case="small")
+    publish(tables, rows_of(A, B), A, B)
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("in Python")
+
+    monkeypatch.setattr(DeltaStorageHandler, "open_input_file", never)
+    rows = tables.read("events")
+    assert rows.equals(rows_of(A, B)[list(rows)])
 
 
 def test_an_old_version_can_be_read_back(tables: Tables) -> None:
