@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from ml_assets.delta import files_of_days
 from ml_assets.folders import Folder
 from ml_assets.sources.as_text import days_of
 from ml_assets.sources.canonical import REFUSED
@@ -203,7 +203,7 @@ class Landing:
         table = self.table()
         if table is None or not days:
             return _SCHEMA.empty_table()
-        found = self._files(table, days).to_table()
+        found = files_of_days(table, self.root, self.name, days).to_table()
         return found.sort_by([("day", "ascending"), ("source_file", "ascending"), ("source_row", "ascending")])
 
     def table(self) -> DeltaTable | None:
@@ -238,17 +238,13 @@ class Landing:
             days = pc.min_element_wise(pc.max_element_wise(days, first), last)
         return pc.coalesce(sound, days)
 
-    def _files(self, table: DeltaTable, days: Sequence[Day]) -> pds.Dataset:
-        predicate = [("day", "in", list(days))]
-        return table.to_pyarrow_dataset(file_pruning_predicate=predicate, filesystem=self.root.arrow(self.name))
-
     def _new(self, table: DeltaTable, rows: pa.Table) -> pa.Table:
         """Without those whose key landed before, or is there twice."""
         keys = rows["key"].to_pylist()
         if not any(keys):
             return rows
         days = pc.unique(rows["day"]).to_pylist()
-        known = set(self._files(table, days).to_table(columns=["key"])["key"].to_pylist()) - {None}
+        known = set(files_of_days(table, self.root, self.name, days).to_table(columns=["key"])["key"].to_pylist()) - {None}
         new = [key is None or not (key in known or known.add(key)) for key in keys]  # type: ignore[func-returns-value]
         return rows.filter(pa.array(new))
 

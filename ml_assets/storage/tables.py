@@ -9,23 +9,20 @@ its rows are, a day without rows can be published too, and a reader needs nothin
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from ml_assets.delta import files_of_days
 from ml_assets.folders import Folder
 from ml_assets.use_case import Day
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
 
 _ENTRIES = "ml_assets.days"
 _POSITION = (
@@ -185,13 +182,11 @@ class Tables:
         chosen = (
             None if columns is None else [*dict.fromkeys((*(stored.get(column, column) for column in columns), "day", _POSITION))]
         )
-        needed = {"day", *(column for column, _, _ in conditions)}
+        bounded = {"day", *(column for column, _, _ in conditions)}
+        kept_rows = pq.filters_to_expression(conditions) if conditions else None
         with self.root.plain_errors():
-            arrow = _in_order(
-                _files(table, self.root.arrow(self._name(name)), wanted, bounded=needed).to_table(
-                    columns=chosen, filter=pq.filters_to_expression(conditions) if conditions else None
-                )
-            )
+            files = files_of_days(table, self.root, self._name(name), wanted, bounded=bounded)
+            arrow = _in_order(files.to_table(columns=chosen, filter=kept_rows))
         arrow = arrow.drop_columns(_POSITION).rename_columns(list(map(name_of, arrow.drop_columns(_POSITION).column_names)))
         kept = [column for column in arrow.column_names if columns is None or column in columns]
         frame: pd.DataFrame = arrow.select(kept).to_pandas(types_mapper=_pandas_type, split_blocks=True, self_destruct=True)
@@ -274,21 +269,6 @@ def _marked(name: str) -> str:
     return (
         f"{name.replace('%', '%25').replace(chr(0), '%00')}#{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
     )
-
-
-def _files(table: DeltaTable, filesystem: "FileSystem | None", days: Sequence[Day] | None, *, bounded: Set[str]) -> pds.Dataset:
-    """The files of these days; of all days when None.
-
-    The files of other days are left out by the log. As for those that stay, deltalake states the least and the greatest value of every
-    column of each in an expression, which takes longer than to read them: of a year of 30 columns three milliseconds a day.
-
-    Args:
-        bounded: the columns of which that is of use.
-    """
-    schema = pa.schema(table.schema().to_arrow())
-    few = pa.schema([field for field in schema if field.name in bounded])
-    predicate = None if days is None else [("day", "in", list(days) or ["none"])]
-    return table.to_pyarrow_dataset(file_pruning_predicate=predicate, filesystem=filesystem, schema=few).replace_schema(schema)
 
 
 def _names(table: DeltaTable) -> list[str]:
