@@ -4,14 +4,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import TypeAdapter
 
+from ml_assets.stages.adapters import adapter_of
 from ml_assets.stages.comparison import Comparison, paired_bootstrap
 from ml_assets.stages.contributions import Contribution, Example, contributions_of, examples_of
 from ml_assets.stages.gate import (
@@ -89,13 +88,7 @@ class Report:
     @staticmethod
     def from_json(text: str) -> "Report":
         """Inverse of `to_json`; raises `pydantic.ValidationError` for anything else."""
-        return _reports().validate_json(text)
-
-
-@cache
-def _reports() -> TypeAdapter[Report]:
-    """Made once: it takes longer than to read a report, and an overview reads all of a case."""
-    return TypeAdapter(Report)
+        return adapter_of(Report).validate_json(text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from ml_assets.stages.adapters import adapter_of
 from ml_assets.stages.inputs import FloatArray, Frame, codes, numbers
 
 MAX_ROWS = 60_000
@@ -83,7 +83,7 @@ class Logistic:
 
 def logistic_from_json(content: Mapping[str, Any]) -> Logistic:
     """Inverse of `Logistic.to_json`."""
-    return TypeAdapter(Logistic).validate_python(content)
+    return adapter_of(Logistic).validate_python(content)
 
 
 def fit_logistic(

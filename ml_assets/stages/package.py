@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter
 
+from ml_assets.stages.adapters import adapter_of
 from ml_assets.stages.model import Model
 from ml_assets.stages.screening import FILE as SCREENING
 from ml_assets.stages.screening import screening_from_json
@@ -62,7 +62,7 @@ def candidate_in(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Can
                 kept_negatives=recipe.get("kept_negatives", 1.0),  # packages of before have none
             ),
             inverse_penalty=recipe["inverse_penalty"],
-            trials=TypeAdapter(tuple[Trial, ...]).validate_python(manifest["trials"]),
+            trials=adapter_of(tuple[Trial, ...]).validate_python(manifest["trials"]),
         ),
         served=model_in(files, SERVED) if served_by(files) == SERVED else None,
         screening=screening_from_json(json.loads(files[SCREENING])) if SCREENING in files else None,

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import TypeAdapter
 from sklearn import config_context
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from sklearn.tree import DecisionTreeClassifier
 
+from ml_assets.stages.adapters import adapter_of
 from ml_assets.stages.inputs import FloatArray, IntArray, numbers
 from ml_assets.use_case import Day, Screening, UseCase
 
@@ -104,7 +104,7 @@ class ScreeningResult:
 
 def screening_from_json(content: object) -> ScreeningResult:
     """Inverse of `ScreeningResult.to_json`."""
-    return TypeAdapter(ScreeningResult).validate_python(content)
+    return adapter_of(ScreeningResult).validate_python(content)
 
 
 def screen(rows: pd.DataFrame, labels: FloatArray, days: Sequence[Day] | pd.Series, *, case: UseCase) -> ScreeningResult:
