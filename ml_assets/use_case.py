@@ -223,7 +223,7 @@ class Extract:
     time: str
     """The column by which a row has its day, in `timezone`."""
     timezone: str
-    bounds: Callable[[], tuple[Day, Day]]
+    span: Callable[[], tuple[Day, Day]]
     """The first and the last day that a time can be of, as things are now; a row of none of them goes with the first day of the case."""
     readers: Mapping[str, int]
     """Tables whose rows come from these files, and how many days after a file's day these may be: 0 for `table` itself."""

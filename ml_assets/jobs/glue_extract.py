@@ -198,7 +198,7 @@ def _of_database(url: sa.URL, rows: str, days: Sequence[str], time: str, calenda
             values = list(zip(*answer.fetchall())) or [()] * len(names)  # noqa: B905  # `strict` came with Python 3.10
             return pa.table([_array(each) for each in values], names)
 
-        example = connection.execute(sa.select(column).select_from(table).where(_is_time(column, engine)).limit(1)).scalar()
+        example = connection.execute(sa.select(column).select_from(table).where(_shows_the_kind(column, engine)).limit(1)).scalar()
         others: list[Any] = [sa.column(each) for each in read(sa.false()).column_names if each != time]
         for day in days:
             of_day = _within(column, example, day, day, calendar.timezone)
@@ -224,7 +224,7 @@ def _among(begins: Any, there: Iterable[str], calendar: Calendar) -> list[Any]:
     return [begins.in_(strays[place : place + 500]) for place in range(0, len(strays), 500)]
 
 
-def _is_time(column: Any, engine: sa.Engine) -> Any:
+def _shows_the_kind(column: Any, engine: sa.Engine) -> Any:
     """That a value shows of which kind the times of a column are."""
     there = column.is_not(None)
     if engine.dialect.name != "postgresql":

@@ -52,7 +52,7 @@ def _start(extract: Extract) -> Any:
 
 def _extras(days: Days, extract: Extract) -> dict[str, Any]:
     told = {name: getattr(extract, name) for name in ("table", "to", "time", "timezone")}
-    earliest, latest = extract.bounds()
+    earliest, latest = extract.span()
     return {**told, "days": days.ready, "first_day": days.case.start, "earliest": earliest, "latest": latest}
 
 

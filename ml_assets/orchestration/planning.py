@@ -145,15 +145,15 @@ def delivered_tables(case: UseCase) -> list[str]:
     return [name for table in case.tables for name in (table.raw_name, table.name)]
 
 
-def _code_of(extract: Extract) -> str:
+def _meaning_of(extract: Extract) -> str:
     """A job is not started again for who reads it, nor because time goes on."""
-    told = {name: text for name, text in asdict(extract).items() if name != "bounds"}
+    told = {name: text for name, text in asdict(extract).items() if name != "span"}
     return fingerprint({**told, "readers": ""})
 
 
 def recipes(case: UseCase) -> dict[str, Recipe]:
     """How every table of a case is made, in the order of the data's way."""
-    found = [Recipe(table=extract.name, inputs=(), code=_code_of(extract)) for extract in case.extracts]
+    found = [Recipe(table=extract.name, inputs=(), code=_meaning_of(extract)) for extract in case.extracts]
     for table in case.tables:
         delivered, columns = (
             fingerprint(table.delivered),

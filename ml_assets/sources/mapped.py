@@ -201,7 +201,7 @@ class MappedFiles:
         delivered, found, content = self._delivered, file.found, file.content
         day = None if content.parts is not None else days[0]
         with _opened(self._folder, found.name, self.dialect, self.limits) as opened:
-            if not opened.columns and not any(opened.sizes):  # no line of JSON has no columns
+            if opened.is_bare:
                 return []
             if day and (lacking := delivered.lacking(opened.columns)):
                 raise ValueError(lacking)
@@ -293,7 +293,7 @@ def _content(folder: Folder, found: Found, reading: _Reading) -> Content:
     timeless = False
     with _opened(folder, found.name, reading.time.dialect, reading.limits) as opened:
         time = reading.time
-        if time.column not in opened.columns and (opened.columns or any(opened.sizes)):
+        if time.column not in opened.columns and not opened.is_bare:
             raise ValueError(f"no column {time.column}, which says the day; it has {', '.join(opened.columns)}")
         needed = reading.needed(opened.columns)
         for part in range(len(opened.sizes)):
@@ -322,6 +322,11 @@ class _Opened:
     """Rows of each part of the file."""
     batches: Callable[[int, Sequence[str]], Iterator[pa.RecordBatch]]
     """A part and names → these columns, some rows at a time."""
+
+    @property
+    def is_bare(self) -> bool:
+        """No rows that could say which columns there are, as in a file of JSON without a line."""
+        return not self.columns and not any(self.sizes)
 
     def pieces(self, part: int, names: Iterable[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Each batch, and the number of rows of the file before it."""

@@ -551,7 +551,7 @@ def _extract(mapping: FileMapping, name: str, day_column: str) -> Extract:
         to=f"{mapping.folder.rstrip('/')}/{table.files}".replace("*", "part"),
         time=table.columns[day_column],
         timezone=mapping.timezone,
-        bounds=partial(_bounds(mapping).days, mapping.timezone),
+        span=partial(_bounds(mapping).days, mapping.timezone),
         readers={name: 0} | {other: math.ceil(each.delay_days) + changed_clock for other, each in others.items()},
     )
 
